@@ -1,0 +1,38 @@
+# `make demo` and `make test` do all the set-up themselves; a set-up that is already done costs nothing.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+DEMO ?= demo
+
+.PHONY: demo test lint setup training clean
+
+demo: $(VENV)/.everything  ## the whole path on small real pixels, a report at the end
+	$(BIN)/mmdiff demo $(DEMO)
+
+test: $(VENV)/.everything  ## the whole suite
+	$(BIN)/python -m pytest tests
+
+lint: $(VENV)/.everything
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+setup: $(VENV)/.everything  ## about 7 GB, most of it torch's libraries for the detectors
+
+training: $(VENV)/.training  ## about 1.3 GB: everything but preprocessing and the demo
+
+# The stamps are newer than the files that say what to install exactly when nothing is left to do.
+$(VENV)/.everything: setup.py constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[preprocess,dev]'
+	@touch $@ $(VENV)/.training
+
+$(VENV)/.training: setup.py constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'mmdiff needs Python 3.11 or newer: make PYTHON=python3.12 ...'; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) .cache

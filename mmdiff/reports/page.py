@@ -1,0 +1,78 @@
+"""Statements, tables and pictures in, one HTML file that holds them all and can be mailed out."""
+
+import base64
+import dataclasses
+import io
+import re
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+
+@dataclasses.dataclass
+class Section:
+    """A part of the report: a heading, plain text (a blank line starts a paragraph), pictures, a table."""
+
+    heading: str
+    text: str
+    images: list[tuple[str, bytes]]  # caption, PNG
+    table: list[dict] | None  # rows; the first row's keys are the columns
+
+
+def write_report(folder: Path, title: str, notes: list[str], sections: list[Section]) -> Path:
+    """Writes report.html; the notes stand above everything else."""
+    shown = [
+        {
+            "heading": section.heading,
+            "anchor": f"section-{number}",
+            "paragraphs": [part.strip() for part in re.split(r"\n\s*\n", section.text) if part.strip()],
+            "images": [{"caption": caption, "source": embed(png)} for caption, png in section.images],
+            "table": layout(section.table or []),
+        }
+        for number, section in enumerate(sections)
+    ]
+    return write(Path(folder) / "report.html", "report.html", title=title, notes=notes, sections=shown)
+
+
+def write(path: Path, template: str, **values) -> Path:
+    """Renders one of this package's templates; everything in `values` is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(environment.get_template(template).render(**values), encoding="utf-8")
+    return path
+
+
+def layout(rows: list[dict]) -> dict | None:
+    """Columns, each with whether it holds numbers (these are set flush right), and the cells; None without rows."""
+    if not rows:
+        return None
+    names = list(rows[0])
+    cells = [[_written(row.get(name, "")) for name in names] for row in rows]
+    numbers = [all(re.match(r"^[-+−–]?(\d|$)", cell) for cell in column) for column in zip(*cells, strict=True)]
+    columns = [{"name": name, "number": number} for name, number in zip(names, numbers, strict=True)]
+    return {"columns": columns, "cells": cells}
+
+
+def embed(png: bytes) -> str:
+    """The picture as the address that an <img> can carry."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def encode_png(image: UInt8[np.ndarray, "height width 3"]) -> bytes:
+    """The picture as the bytes of a PNG file."""
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, format="png", optimize=True)
+    return out.getvalue()
+
+
+def _written(value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)

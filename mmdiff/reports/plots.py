@@ -1,0 +1,82 @@
+"""Lines of metrics in, a PNG of their curves out."""
+
+import io
+import math
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+# Okabe and Ito's colours, those that stand out on white first; the markers differ too.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+GREY = "#5c636c"
+PANELS_PER_ROW = 3
+DOTS_PER_INCH = 180
+
+
+def loss_curves(runs: dict[str, list[dict]], keys: list[str]) -> bytes:
+    """One panel for each key: training as a line, validation as markers, one colour for each run.
+
+    A line of metrics is {"step": 10, "split": "train" or "validation", key: number}; a line without a panel's key, or
+    without a finite number there, is left out of that panel. Raises ValueError where nothing is left to draw.
+    """
+    shown = [key for key in keys if any(_curve(lines, key, split)[0] for lines in runs.values() for split in SPLITS)]
+    if not shown:
+        raise ValueError(f"no run holds a finite number for any of {', '.join(keys) or 'no keys'}: nothing to plot")
+    columns = min(len(shown), PANELS_PER_ROW)
+    rows = math.ceil(len(shown) / columns)
+    figure = Figure(figsize=(max(3.5 * columns, 5.6), 2.75 * rows + 0.45), dpi=DOTS_PER_INCH, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+    FigureCanvasAgg(figure)
+    for index, key in enumerate(shown):
+        panel = figure.add_subplot(rows, columns, index + 1)
+        for number, lines in enumerate(runs.values()):
+            colour, marker = _style(number)
+            panel.plot(*_curve(lines, key, "train"), color=colour, linewidth=1.4, alpha=0.9)
+            panel.plot(
+                *_curve(lines, key, "validation"), color=colour, marker=marker, markersize=5.5, linestyle="none",
+                markeredgecolor="white", markeredgewidth=0.7, zorder=3,
+            )  # fmt: skip
+        panel.set_title(key.replace("_", " ").replace("/", ": "), fontsize=10.5, loc="left", fontweight="bold")
+        panel.set_xlabel("step", fontsize=9.5, color=GREY)
+        panel.tick_params(labelsize=9, color="#c3c8ce", labelcolor=GREY)
+        panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        panel.yaxis.set_major_locator(MaxNLocator(5))
+        panel.grid(axis="y", color="#e6e9ec", linewidth=0.8)
+        panel.set_axisbelow(True)
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.spines[["left", "bottom"]].set_color("#c3c8ce")
+        panel.margins(x=0.03)
+    figure.legend(
+        handles=_legend(list(runs)), loc="outside lower center", ncols=4, frameon=False, fontsize=9.5, handlelength=1.8
+    )
+    out = io.BytesIO()
+    figure.savefig(out, format="png", facecolor="white")
+    return out.getvalue()
+
+
+SPLITS = ("train", "validation")
+
+
+def _curve(lines: list[dict], key: str, split: str) -> tuple[list, list]:
+    points = [(line["step"], line[key]) for line in lines if line.get("split") == split and line.get(key) is not None]
+    points = sorted(point for point in points if math.isfinite(point[1]))
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def _style(number: int) -> tuple[str, str]:
+    return COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+
+
+def _legend(names: list[str]) -> list[Line2D]:
+    handles = []
+    for number, name in enumerate(names):
+        colour, marker = _style(number)
+        handles.append(Line2D([], [], color=colour, marker=marker, markersize=5.5, markeredgecolor="white", label=name))
+    handles.append(Line2D([], [], color=GREY, linewidth=1.4, label="line: training"))
+    handles.append(
+        Line2D([], [], color=GREY, marker="o", markersize=5.5, linestyle="none", label="markers: validation")
+    )
+    return handles

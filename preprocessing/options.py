@@ -1,0 +1,66 @@
+"""What can be chosen about preprocessing, and which of it decides what is stored."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from preprocessing.problems import PreprocessError
+
+IRRELEVANT = ("workers", "strict", "questions")  # change how a run goes, or what is read afresh, but no detection
+IN_STAGED = ("fps", "detector", "segments_per_window", "jpeg_quality")  # decide what one video gives
+
+VIDEO_EXTENSIONS = (
+    ".3gp",
+    ".avi",
+    ".flv",
+    ".m4v",
+    ".mkv",
+    ".mov",
+    ".mp4",
+    ".mpeg",
+    ".mpg",
+    ".mts",
+    ".ogv",
+    ".ts",
+    ".webm",
+    ".wmv",
+)
+
+
+@dataclasses.dataclass
+class Options:
+    """The choices of `mmdiff preprocess`."""
+
+    fps: float = 3.0  # frames looked at each second, as in TVQA
+    detector: str = "face_body"  # a name of detect_people.DETECTORS, or package.module:Class
+    segments_per_window: int = 7  # what the model sees at once
+    validation_share: float = 0.25  # of the videos
+    jpeg_quality: int = 95
+    workers: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)  # 0: in this process
+    strict: bool = False  # The caller ends with an error where there are problems.
+    questions: Path | None = None  # None: `questions.jsonl` in the folder of the videos, if there
+    extensions: tuple[str, ...] = VIDEO_EXTENSIONS
+
+    def __post_init__(self):
+        self.extensions = tuple("." + extension.lower().lstrip(".") for extension in self.extensions)
+
+    def check(self) -> None:
+        """Raises PreprocessError where a value cannot be."""
+        for name, holds, wanted in (
+            ("fps", 0 < self.fps <= 1000, "more than 0 frames a second"),
+            ("segments_per_window", self.segments_per_window >= 1, "at least 1"),
+            ("validation_share", 0 <= self.validation_share < 1, "from 0 to below 1"),
+            ("jpeg_quality", 1 <= self.jpeg_quality <= 100, "from 1 to 100"),
+            ("workers", self.workers >= 0, "0 or more processes"),
+        ):
+            if not holds:
+                raise PreprocessError(f"option {name} is {getattr(self, name)}; it must be {wanted}")
+
+    def of_dataset(self) -> dict:
+        """The choices that decide what the dataset holds, as JSON."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items() if name not in IRRELEVANT}
+
+    def of_staged(self) -> dict:
+        """The choices that decide what one video gives."""
+        return {name: getattr(self, name) for name in IN_STAGED}

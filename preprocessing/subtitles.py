@@ -1,0 +1,102 @@
+"""A video in, its subtitles out: cues in time, and one line of text for each segment."""
+
+import dataclasses
+import html
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from av.error import FFmpegError
+
+from preprocessing.decode_video import open_video, video_stream
+
+SUFFIXES = (".srt", ".SRT", ".vtt", ".VTT")  # in order of preference
+TAG = re.compile(r"</?[a-zA-Z][^>]*>|\{\\[^}]*\}")  # <i>, <v Speaker>, {\an8}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cue:
+    """What is said from `start` to `end`, in seconds."""
+
+    start: float
+    end: float
+    text: str
+
+
+def subtitle_file(video: Path) -> Path | None:
+    """The .srt or .vtt beside the video that has its name."""
+    return next((path for suffix in SUFFIXES if (path := video.with_suffix(suffix)).is_file()), None)
+
+
+def read_cues(video: Path) -> tuple[list[Cue], str | None]:
+    """The cues of the file beside the video, else of a text stream inside it, else none; and what was wrong."""
+    beside = subtitle_file(video)
+    return _from_file(beside) if beside else _from_stream(video)
+
+
+def subtitle_of_segments(cues: Sequence[Cue], starts: Sequence[float], ends: Sequence[float]) -> list[str]:
+    """One line per segment; a cue belongs to the segment that contains its midpoint."""
+    ordered = sorted(cues, key=lambda cue: (cue.start, cue.end))
+    return [
+        " ".join(cue.text for cue in ordered if start <= (cue.start + cue.end) / 2 < end)
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def plain(text: str) -> str:
+    """Text in one line, without markup."""
+    return " ".join(html.unescape(TAG.sub("", text.replace(r"\N", " ").replace(r"\n", " "))).split())
+
+
+def _from_file(path: Path) -> tuple[list[Cue], str | None]:
+    import pysubs2
+
+    text = _decode(path.read_bytes())
+    if not text.strip():
+        return [], None
+    announced = text.count("-->")
+    try:
+        events = pysubs2.SSAFile.from_string(text, format_=path.suffix[1:].lower())
+        cues = [Cue(event.start / 1000, event.end / 1000, plain(event.text)) for event in events]
+    except (pysubs2.exceptions.Pysubs2Error, ValueError, LookupError, OverflowError) as error:
+        return [], f"{path.name} cannot be read as subtitles ({error})"
+    if not cues:
+        return [], f"{path.name} holds no subtitle that can be read"
+    problem = None
+    if len(cues) < announced:
+        problem = f"{path.name}: only {len(cues)} of {announced} subtitles can be read"
+    return [cue for cue in cues if cue.text], problem
+
+
+def _decode(data: bytes) -> str:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", errors="replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def _from_stream(path: Path) -> tuple[list[Cue], str | None]:
+    cues = []
+    with open_video(path) as container:
+        video = video_stream(container, path)
+        first = float((video.start_time or 0) * video.time_base)
+        stream = container.streams.best("subtitle", related=video)
+        if stream is None or stream.codec_context is None:
+            return [], None
+        try:
+            for packet in container.demux(stream):
+                if packet.pts is None or not packet.duration:
+                    continue
+                text = " ".join(
+                    plain(subtitle.dialogue.decode("utf-8", errors="replace"))
+                    for subtitle in packet.decode()
+                    if hasattr(subtitle, "dialogue")  # bitmap subtitles have no text
+                ).strip()
+                start = float(packet.pts * packet.time_base) - first
+                if text:
+                    cues.append(Cue(start, start + float(packet.duration * packet.time_base), text))
+        except FFmpegError as error:
+            return cues, f"its subtitle stream is damaged after {len(cues)} subtitles ({error.strerror})"
+    return cues, None

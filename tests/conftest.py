@@ -1,0 +1,66 @@
+"""Eight simulated devices, a compilation cache, shapes checked at run time, and where the shared material lies."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import jaxtyping  # noqa: E402
+
+jaxtyping.install_import_hook(["mmdiff", "preprocessing"], "beartype.beartype")
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_default_matmul_precision", "highest")
+
+SHARED = ROOT.parent / "shared"
+
+
+def _shared(name: str) -> Path:
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"shared/{name} is not beside the project")
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden_folder() -> Path:
+    return _shared("golden")
+
+
+@pytest.fixture(scope="session")
+def golden(golden_folder) -> dict:
+    """Inputs and outputs of the original code, by name."""
+    with np.load(golden_folder / "golden.npz") as archive:
+        return {name: x if x.dtype.kind == "U" else jax.numpy.asarray(x) for name, x in archive.items()}
+
+
+@pytest.fixture(scope="session")
+def golden_model(golden_folder):
+    """The model and the parameters that made the goldens."""
+    from mmdiff.models import pretrained, reserve
+
+    config, params = pretrained.load_reserve(golden_folder / "params.npz", image_grid=(4, 6))
+    return reserve.MerlotReserve(config), params
+
+
+@pytest.fixture(scope="session")
+def videos() -> Path:
+    return _shared("videos")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    return _shared("data")
+
+
+def close(actual, expected, rtol=1e-4, atol=2e-5) -> None:
+    """Within the tolerance that the goldens' README states for outputs."""
+    np.testing.assert_allclose(np.asarray(actual), expected, rtol=rtol, atol=atol)

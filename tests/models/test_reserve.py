@@ -1,0 +1,154 @@
+"""The model equals the original implementation, array by array."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import close
+
+from mmdiff.models import rotary
+from mmdiff.models.reserve import (
+    MerlotReserve,
+    ReserveConfig,
+    init_params,
+    multimodal_position,
+    patchify,
+    unit_normalize,
+)
+from mmdiff.models.transformer import gelu
+
+
+def test_primitives_equal_the_original(golden):
+    close(rotary.coordinates(7), golden["prim/rotary_1d_center"])
+    close(rotary.coordinates(7, center=False), golden["prim/rotary_1d_nocenter"])
+    close(rotary.grid_coordinates(4, 6), golden["prim/rotary_2d"])
+    close(rotary.grid_coordinates(2, 3), golden["prim/rotary_2d_pooled"])
+    close(jnp.stack(rotary.sinusoids(jnp.asarray(golden["prim/rotary_2d"]))), golden["prim/sinusoids_2d"])
+    position = multimodal_position(golden["prim/mm_in_h"], 0.0, golden["prim/mm_in_seg"], golden["prim/mm_in_tok"])
+    close(position, golden["prim/mm_coords"])
+    close(jnp.stack(rotary.sinusoids(position), axis=1), golden["prim/mm_sinusoids"])
+    close(rotary.apply_rotary(jnp.asarray(golden["prim/rotary_in"]), position), golden["prim/rotary_out"])
+    close(gelu(jnp.asarray(golden["prim/gelu_in"])), golden["prim/gelu_out"])
+    close(unit_normalize(jnp.asarray(golden["prim/unitnorm_in"])), golden["prim/unitnorm_out"])
+
+
+def test_vision_encoder_equals_the_original(golden, golden_model):
+    model, params = golden_model
+    images = model.apply({"params": params}, golden["in/images"], method="encode_images")
+    close(images.cls, golden["vision/cls"])
+    close(images.sequence, golden["vision/seq"])
+    close(images.pooled, golden["vision/seq_attnpool"])
+
+
+def test_audio_encoder_equals_the_original(golden, golden_model):
+    model, params = golden_model
+    audio = model.apply({"params": params}, golden["in/audio_clips"], method="encode_audio")
+    close(audio.cls, golden["audio/cls"])
+    close(audio.sequence, golden["audio/seq"])
+    close(audio.pooled, golden["audio/seq_attnpool"])
+    unit = model.apply({"params": params}, golden["in/audio_clips"], method="embed_audio")
+    close(unit, golden["audio/embed_audio_only"])
+
+
+def test_span_encoder_equals_the_original(golden, golden_model):
+    model, params = golden_model
+    tokens = golden["in/text_spans"]
+    close(model.apply({"params": params}, tokens, method=lambda m, t: m.token_encoder(t)), golden["span/token_embs"])
+    close(model.apply({"params": params}, tokens, method="encode_spans"), golden["span/cls_raw"])
+    close(model.apply({"params": params}, tokens, method="embed_spans"), golden["span/embed_text_spans_only"])
+
+
+def test_a_span_of_sixteen_tokens_is_refused(golden_model):
+    model, params = golden_model
+    with pytest.raises(ValueError, match="at most 15 tokens"):
+        model.apply({"params": params}, jnp.ones((1, 16), jnp.int32), method="encode_spans")
+
+
+JOINT_CASES = {
+    "text": {"token_segments": "text_segment_idx"},
+    "noseg_pad": {"length": 35},
+    "vision": {"token_segments": "text_segment_idx", "vision": "vision_input"},
+    "audio": {
+        "token_segments": "audio_segment_idx",
+        "audio_spans": "audio_spans",
+        "audio_pointers": "audio_pointers",
+    },
+    "all_pad_src": {
+        "token_segments": "audio_segment_idx",
+        "vision": "vision_input",
+        "audio_spans": "audio_spans",
+        "audio_pointers": "audio_pointers",
+        "video_source": "video_src_idx",
+        "length": 61,
+    },
+}
+
+
+@pytest.mark.parametrize("case", JOINT_CASES)
+def test_joint_encoder_equals_the_original(golden, golden_model, case):
+    model, params = golden_model
+    options = {
+        name: golden[f"pmi/in/{value}"] if isinstance(value, str) else value
+        for name, value in JOINT_CASES[case].items()
+    }
+    tokens = golden["pmi/in/" + ("audio_tokens" if "audio_spans" in options else "text_tokens")]
+    inputs = model.apply({"params": params}, tokens, **options, method="joint_inputs")
+    close(inputs.x, golden[f"pmi/{case}/x"])
+    close(inputs.position, golden[f"pmi/{case}/rotary_coords"])
+    np.testing.assert_array_equal(inputs.mask, golden[f"pmi/{case}/attention_mask"])
+    close(model.apply({"params": params}, inputs, method="encode_joint"), golden[f"joint/{case}/seq"])
+
+
+def test_embed_video_equals_the_original(golden, golden_model):
+    model, params = golden_model
+    video = model.apply(
+        {"params": params},
+        golden["in/images"],
+        golden["in/audio_clips"],
+        golden["embed_video/in/tokens"],
+        golden["embed_video/in/subseg_idxs"],
+        method="embed_video",
+    )
+    close(video, golden["embed_video/out"])
+
+
+def test_base_model_has_the_released_number_of_parameters():
+    shapes = jax.eval_shape(lambda: init_params(ReserveConfig(), jax.random.key(0)))
+    assert sum(x.size for x in jax.tree.leaves(shapes)) == 316_412_163
+    assert len(jax.tree.leaves(shapes)) == 449
+
+
+def test_large_model_has_the_released_number_of_parameters():
+    config = ReserveConfig(hidden_size=1024, vision_layers=24, joint_layers=24)
+    shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    assert sum(x.size for x in jax.tree.leaves(shapes)) == 853_117_955
+
+
+def test_remat_changes_no_gradient(golden, golden_model):
+    model, params = golden_model
+    config = ReserveConfig(**{**model.config.__dict__, "remat": ("vision",)})
+
+    def gradient(model):
+        def loss(params):
+            return (model.apply({"params": params}, golden["in/images"], method="encode_images").pooled ** 2).mean()
+
+        return jax.grad(loss)(params)["vision_encoder"]
+
+    jax.tree.map(close, gradient(MerlotReserve(config)), gradient(model))
+
+
+def test_bfloat16_model_stays_close_to_float32(golden, golden_model):
+    model, params = golden_model
+    config = ReserveConfig(**{**model.config.__dict__, "dtype": "bfloat16"})
+    half = MerlotReserve(config).apply({"params": params}, golden["in/images"], method="encode_images").sequence
+    assert half.dtype == jnp.bfloat16
+    error = np.abs(np.asarray(half, np.float32) - golden["vision/seq"])
+    # Eight bits of mantissa through two layers of width 128, on values of order one.
+    assert error.mean() < 0.02
+
+
+def test_patches_are_rows_of_pixels_with_colour_innermost():
+    frames = jnp.arange(32 * 48 * 3, dtype=jnp.float32).reshape(32, 48, 3)
+    patches = patchify(frames, 16)
+    assert patches.shape == (6, 768)
+    np.testing.assert_array_equal(patches[4].reshape(16, 16, 3), frames[16:32, 16:32])
