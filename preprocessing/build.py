@@ -8,6 +8,8 @@ import math
 import multiprocessing
 import os
 import shutil
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -213,6 +215,13 @@ def _start_worker(detector: str, counter) -> None:
     _detector, _watched_share = detector_class(detector)(), counter
 
 
+def _start_pool_worker(detector: str, counter) -> None:
+    """Also sees to it that a worker ends with its parent, however that ends, and leaves Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
+    _start_worker(detector, counter)
+
+
 def _work(path: Path, name: str, staged: Path, options: Options) -> Problem | None:
     """Processes one video and keeps the result; a problem where it cannot be used."""
     size, done = path.stat().st_size, 0.0
@@ -242,7 +251,7 @@ def _detect_all(
     staged = {name: staging.staged_path(folder, name) for name in files}
     waiting, problems = {}, []
     for name, path in files.items():
-        if staging.load(staged[name], staging.signature(path, options)) is None:
+        if staging.load_short(staged[name], staging.signature(path, options)) is None:
             staged[name].unlink(missing_ok=True)
             waiting[name] = path
     counter = multiprocessing.get_context("spawn").Value("d", 0.0)
@@ -256,13 +265,8 @@ def _detect_all(
             bar.set_postfix_str(name[-30:])
             if problem:
                 problems.append(problem)
-    results = {}
-    for name in files:
-        result = staging.load(staged[name])
-        if result is not None:
-            del result["windows"]  # Memory does not grow with the videos.
-            results[name] = result
-    return results, problems, len(waiting)
+    results = {name: staging.load_short(staged[name]) for name in files}
+    return {name: result for name, result in results.items() if result}, problems, len(waiting)
 
 
 def _show(bar: tqdm, counter) -> None:
@@ -291,8 +295,9 @@ def _run_pool(jobs: list[tuple], workers: int, options: Options, counter, on_wai
     threads = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     os.environ.update(dict.fromkeys(threads, "1"))  # Inherited: OpenMP reads it once, when the worker starts.
     waiting, running = list(reversed(jobs)), {}
+    others = set(multiprocessing.active_children())
     pool = concurrent.futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _start_worker, (options.detector, counter)
+        workers, multiprocessing.get_context("spawn"), _start_pool_worker, (options.detector, counter)
     )
     try:
         while waiting or running:
@@ -307,6 +312,9 @@ def _run_pool(jobs: list[tuple], workers: int, options: Options, counter, on_wai
     except concurrent.futures.process.BrokenProcessPool:
         pass
     finally:
+        if waiting or running:  # Interrupted. Staged files appear whole or not at all, so nothing is lost but time.
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
         pool.shutdown(cancel_futures=True)
         for name, value in threads.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})

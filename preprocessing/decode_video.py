@@ -146,7 +146,7 @@ class SampledFrames:
         return damaged
 
 
-def kept_size(width: float, height: float) -> tuple[int, int]:
+def kept_size(width: float, height: int) -> tuple[int, int]:
     """Width and height, reduced where needed to fit the two limits; the shape is kept."""
     scale = min(1.0, SHORTER_SIDE / min(width, height), LONGER_SIDE / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import importlib
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -23,6 +23,7 @@ class LabelledBox:
     person: int | None = None  # boxes of one frame with the same number belong to the same individual
 
 
+@runtime_checkable
 class Detector(Protocol):
     """What a detector must be. It is built once per process, without arguments; frames of a call have one size."""
 

@@ -48,7 +48,7 @@ def log_mel(samples: Float32[np.ndarray, " n"], gap: int = 0) -> Float32[np.ndar
     starts = [gap + (MEL_FRAMES + gap) * i for i in range(SUBSEGMENTS)]
     if len(log) < starts[-1] + MEL_FRAMES:
         raise ValueError(f"{len(samples)} samples give {len(log)} windows; {starts[-1] + MEL_FRAMES} are needed")
-    return with_speed(np.stack([log[start : start + MEL_FRAMES] for start in starts]))
+    return with_speed(np.stack([log[start : start + MEL_FRAMES] for start in starts]).astype(np.float32))
 
 
 def silence() -> Float32[np.ndarray, "3 60 65"]:
@@ -58,7 +58,7 @@ def silence() -> Float32[np.ndarray, "3 60 65"]:
 
 def with_speed(mels: Float32[np.ndarray, "*s 64"]) -> Float32[np.ndarray, "*s 65"]:
     """The playback speed appended as a last bin."""
-    return np.append(mels, np.full((*mels.shape[:-1], 1), PLAYBACK_SPEED), axis=-1).astype(np.float32)
+    return np.append(mels, np.full((*mels.shape[:-1], 1), PLAYBACK_SPEED, np.float32), axis=-1)
 
 
 def quantize(mels: Float32[np.ndarray, "*s 65"]) -> tuple[UInt8[np.ndarray, "*s 65"], float]:

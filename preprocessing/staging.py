@@ -25,28 +25,41 @@ def signature(video: Path, options: Options) -> dict:
 
 
 def save(path: Path, signature: dict, result: dict) -> None:
-    """Writes the file under another name first, so that a killed run leaves the whole of it or nothing."""
+    """Writes the file under another name first, so that a killed run leaves the whole of it or nothing.
+
+    It holds two messages, first what is short and then the windows, so that the first can be read alone.
+    """
+    import msgpack
     from flax.serialization import msgpack_serialize
 
+    short = {name: value for name, value in result.items() if name != "windows"}
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
-    unfinished.write_bytes(msgpack_serialize({"signature": signature, "result": result}))
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_bytes(
+        msgpack.packb({"signature": signature, "result": short}) + msgpack_serialize({"windows": result["windows"]})
+    )
     os.replace(unfinished, path)
 
 
-def load(path: Path, signature: dict | None = None) -> dict | None:
-    """The result kept in a file; None where there is none, or where it was made from something else."""
-    from flax.serialization import msgpack_restore
+def load_short(path: Path, signature: dict | None = None) -> dict | None:
+    """The result but for its windows; None where there is none, or where it was made from something else."""
+    import msgpack
 
     try:
-        kept = msgpack_restore(path.read_bytes())
-        same = signature is None or kept["signature"] == signature
-        return kept["result"] if same else None
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ):  # Missing, or damaged by a full disk or by hand: it is made again.
-        return None
+        with path.open("rb") as file:
+            kept = next(iter(msgpack.Unpacker(file)))
+        return kept["result"] if signature in (None, kept["signature"]) else None
+    except (OSError, ValueError, LookupError, TypeError, StopIteration, msgpack.UnpackException):
+        return None  # Missing, or damaged by hand: it is made again.
+
+
+def load(path: Path) -> dict:
+    """The whole result."""
+    import msgpack
+    from flax.serialization import msgpack_restore
+
+    with path.open("rb") as file:
+        messages = msgpack.Unpacker(file)
+        short = messages.unpack()["result"]
+        file.seek(messages.tell())
+        return short | msgpack_restore(file.read())

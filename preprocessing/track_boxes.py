@@ -22,10 +22,10 @@ def clean(boxes: list[LabelledBox], height: int, width: int) -> tuple[list[Label
     for box in boxes:
         if not all(map(math.isfinite, (box.y0, box.x0, box.y1, box.x1, box.score))):
             continue
-        y0, x0 = max(0.0, box.y0), max(0.0, box.x0)
-        y1, x1 = min(float(height), box.y1), min(float(width), box.x1)
+        y0, x0 = max(0.0, float(box.y0)), max(0.0, float(box.x0))
+        y1, x1 = min(float(height), float(box.y1)), min(float(width), float(box.x1))
         if y0 + 1 <= y1 and x0 + 1 <= x1:  # less than a pixel is nothing
-            score = min(max(box.score, 0.0), 1.0)
+            score = min(max(float(box.score), 0.0), 1.0)
             kept.append(dataclasses.replace(box, y0=y0, x0=x0, y1=y1, x1=x1, score=score))
     return kept, len(boxes) - len(kept)
 

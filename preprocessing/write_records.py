@@ -1,5 +1,8 @@
 """Staged videos and questions in, the TFDS dataset in ArrayRecord files out."""
 
+import contextlib
+import io
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -63,9 +66,10 @@ class VideoFolder(tfds.core.GeneratorBasedBuilder):
 
 def write(out: Path, **contents) -> VideoFolder:
     """Writes the dataset below `out`; takes what VideoFolder takes. The builder knows what happened."""
-    tfds.disable_progress_bar()  # The caller shows one bar; TFDS would nest three.
-    builder = VideoFolder(data_dir=out, **contents)
-    builder.download_and_prepare(
-        download_dir=out / "staging", download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-    )
+    tfds.disable_progress_bar()  # The caller shows one bar; TFDS would nest three,
+    with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory() as nothing:  # and print.
+        builder = VideoFolder(data_dir=out, **contents)
+        builder.download_and_prepare(
+            download_dir=nothing, download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+        )
     return builder

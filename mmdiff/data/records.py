@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
+from mmdiff.errors import UserError
+
 SECONDS_PER_SEGMENT = 14 / 3  # 180 mel windows of audio resampled to 22,620 Hz
 SUBSEGMENTS = 3  # audio spans of one segment
 MEL_FRAMES, MEL_BINS = 60, 64  # of one audio span; the model's 65th bin is the playback speed
@@ -28,7 +30,7 @@ SOURCES = ("detected", "derived", "filled")  # seen, computed from another box, 
 BUILDER_NAME = "video_folder"
 
 
-class RecordError(ValueError):
+class RecordError(UserError):
     """A record, or a folder of records, is not what this module says it must be."""
 
 
@@ -269,12 +271,24 @@ def find_dataset(folder: str | Path) -> Path:
     return found[0]
 
 
+def splits(folder: str | Path) -> list[str]:
+    """The names of the splits that hold a record. Raises RecordError where there are no records."""
+    import tensorflow_datasets as tfds
+
+    found = tfds.builder_from_directory(find_dataset(folder)).info.splits
+    return sorted(name for name in found if found[name].num_examples)
+
+
 def read_split(folder: str | Path, split: str):
     """A random-access source of undecoded examples (map `decode` over it): frames stay JPEG bytes.
 
     Raises RecordError where the folder or the split is not there.
     """
     import tensorflow_datasets as tfds
+
+    known = splits(folder)
+    if split not in known:
+        raise RecordError(f"{folder} has no split {split!r}; it has {', '.join(known)}")
 
     class Undecoded(tfds.decode.SkipDecoding):
         def decode_example_np(self, example):
@@ -284,8 +298,6 @@ def read_split(folder: str | Path, split: str):
             return examples
 
     builder = tfds.builder_from_directory(find_dataset(folder))
-    if split not in builder.info.splits:
-        raise RecordError(f"{folder} has no split {split!r}; it has {', '.join(sorted(builder.info.splits))}")
     return builder.as_data_source(split, decoders={"frames": Undecoded()})
 
 

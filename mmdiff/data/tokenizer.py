@@ -4,6 +4,8 @@ from pathlib import Path
 
 import tokenizers
 
+from mmdiff.errors import UserError
+
 # The released vocabulary's first ten entries.
 PAD, START, END, MASK, MASKAUDIO, AUDIOSPAN, LTOVPOOL, MASKVIDEO, UNKNOWN, RESETCTX = range(10)
 SPECIAL_TOKENS = (
@@ -20,7 +22,7 @@ SPECIAL_TOKENS = (
 )
 
 
-class TokenizerError(ValueError):
+class TokenizerError(UserError):
     """The vocabulary file is missing or is not one of this model's."""
 
 
@@ -37,6 +39,7 @@ class Tokenizer:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception for every kind of bad file
             raise TokenizerError(f"{path} is not a tokenizers file: {error}") from None
+        self._tokenizer.encode_special_tokens = True  # a "<|MASK|>" in a subtitle is text
         found = tuple(self._tokenizer.id_to_token(i) for i in range(len(SPECIAL_TOKENS)))
         if found != SPECIAL_TOKENS:
             raise TokenizerError(f"{path} starts with {found}; the model needs {SPECIAL_TOKENS} as ids 0 to 9")

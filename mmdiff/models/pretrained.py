@@ -17,13 +17,14 @@ import safetensors
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from mmdiff.errors import UserError
 from mmdiff.models.reserve import ReserveConfig, init_params
 
 # Continued pretraining in the original kept neither; a file without them is still a model.
 DROPPABLE = ("head", "span_encoder")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint file is missing, damaged, or of another model."""
 
 

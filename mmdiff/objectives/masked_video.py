@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8, UInt32
 
+from mmdiff.data.video_examples import VideoBatch
 from mmdiff.masking.hiding import constant_vector, hide, random_values
 from mmdiff.masking.strategies import MaskingConfig, PatchMask, Patches, mask_patches
 from mmdiff.models.reserve import MerlotReserve, patchify
@@ -39,25 +40,6 @@ class MaskedVideoConfig:
             raise ValueError(f"objective.pooled_when={self.pooled_when!r} is unknown; known: any, all")
         if self.predictor not in ("none", "head"):
             raise ValueError(f"objective.predictor={self.predictor!r} is unknown; known: none, head")
-
-
-class VideoBatch(NamedTuple):
-    """`b` clips as the loader gives them: `s` segments, `l` text positions, `p` patches per frame."""
-
-    id: UInt32[Array, " b"]  # the same for the same clip in every run
-    frames: UInt8[Array, "b s h w 3"]
-    frame_valid: Bool[Array, "b s"]
-    mels: UInt8[Array, "b s 3 60 64"]
-    mel_scale: Float[Array, " b"]
-    text_tokens: Int[Array, "b l"]
-    text_segments: Int[Array, "b l"]
-    audio_tokens: Int[Array, "b l"]
-    audio_segments: Int[Array, "b l"]
-    audio_pointers: Int[Array, "b l"]
-    track: Int[Array, "b s p"]
-    weight: Float[Array, "b s p"]
-    person: Bool[Array, "b s p"]  # inside a body or face that matches the anchors, whatever is hidden
-    patch_valid: Bool[Array, "b s p"]
 
 
 class Clips(NamedTuple):
@@ -204,19 +186,18 @@ class MaskedVideo:
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
         """The loss, and scalar metrics that are averages over the clips of the batch."""
         c = self.model.config
-        mask_key, value_key = jax.random.split(key)
-        mask = mask_batch(batch, mask_key, step, self.masking)
+        mask = self.masks(batch, key, step)
         if self.masking.hidden_values == "constant":
             values = jnp.asarray(constant_vector(self.masking.hidden_seed, c.hidden_size))
         else:
             # The values are drawn anew each step even where the masks stay: nothing can be learned from them.
-            keys = example_keys(batch.id, jax.random.fold_in(value_key, step))
+            keys = example_keys(batch.id, jax.random.fold_in(jax.random.split(key)[1], step))
             values = random_values(keys, (mask.hidden.shape[1], c.hidden_size), jnp.dtype(c.dtype))
         clips = to_clips(batch, c.patch_size, self.config.attend_to_padding)
         prediction = predict(self.model, params, clips, mask, values, self.config)
         audio, text = compare(prediction, params["contrastive_scales"], self.config)
         hidden = mask.hidden.sum()
-        clip_count = batch.id.shape[0]
+        clip_count = jnp.maximum(self.examples(batch), 1)
         metrics = {
             "loss": audio.loss + text.loss,
             "masked_loss": audio.masked_loss + text.masked_loss,
@@ -225,6 +206,20 @@ class MaskedVideo:
             "accuracy": (audio.accuracy + text.accuracy) / 2,
             "hidden_patches": hidden / clip_count,
             "hidden_pools": prediction.rows.sum() / clip_count,
-            "hidden_inside_person": (mask.hidden & batch.person.reshape(clip_count, -1)).sum() / jnp.maximum(hidden, 1),
+            "hidden_inside_person": (mask.hidden & batch.person.reshape(mask.hidden.shape)).sum() / jnp.maximum(hidden, 1),
         }
         return metrics["loss"], metrics
+
+    def masks(self, batch: VideoBatch, key: Key[Array, ""], step: Int[Array, ""]) -> PatchMask:
+        """What a step with these arguments hides."""
+        return mask_batch(batch, jax.random.split(key)[0], step, self.masking)
+
+    def pools(self, mask: Bool[Array, "b n"]) -> Bool[Array, "b m"]:
+        """The pooled tokens that count as hidden."""
+        c = self.model.config
+        frames = mask.reshape(mask.shape[0], -1, c.patches)
+        return pooled_places(frames, c.image_grid, c.pooling, self.config.pooled_when)
+
+    def examples(self, batch: VideoBatch) -> Int[Array, ""]:
+        """How many clips of a batch are real: the last one of an evaluation is filled up with empty ones."""
+        return batch.frame_valid.any(axis=1).sum()

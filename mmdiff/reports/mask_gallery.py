@@ -104,9 +104,7 @@ def contact_sheet(rows: list[list[MaskedFrame]], row_labels: list[str]) -> UInt8
     return np.asarray(sheet)
 
 
-def write_gallery(
-    folder: Path, sheets: list[tuple[str, str, np.ndarray]], summary: list[dict], heading: str
-) -> Path:
+def write_gallery(folder: Path, sheets: list[tuple[str, str, np.ndarray]], summary: list[dict], heading: str) -> Path:
     """Writes every sheet (title, description, picture) as a PNG, and index.html, which also holds them all."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,13 +113,11 @@ def write_gallery(
         png = page.encode_png(picture)
         (folder / f"sheet_{number:02d}.png").write_bytes(png)
         shown.append({"title": title, "description": description, "source": page.embed(png)})
-    return page.write(
-        folder / "index.html", "gallery.html", title=heading, table=page.layout(summary), sheets=shown
-    )
+    return page.write(folder / "index.html", "gallery.html", title=heading, table=page.layout(summary), sheets=shown)
 
 
-def _edges(count: int, step: float) -> np.ndarray:
-    return np.round(np.arange(count + 1) * step).astype(int)
+def _edges(count: int, step: float) -> list[int]:
+    return [round(index * step) for index in range(count + 1)]
 
 
 def _hatch(height: int, width: int, patch: float) -> np.ndarray:
@@ -146,34 +142,52 @@ def _dashed(pen, x0: int, y0: int, x1: int, y1: int, dash: int, width: int) -> N
 
 def _draw_boxes(pen, boxes: list[tuple], width: int, height: int, line: int) -> None:
     """Outlines first and captions last, so that no outline crosses a caption."""
-    font = _font(max(11, min(TEXT - 4, round(height / 13))))
+    font, line = _font(max(11, min(TEXT - 6, round(height / 15)))), line + 1
     corners = []
     for y0, x0, y1, x1, _ in boxes:
-        corner = [round(x0 * (width - 1)), round(y0 * (height - 1)), round(x1 * (width - 1)), round(y1 * (height - 1))]
+        corner = (round(x0 * (width - 1)), round(y0 * (height - 1)), round(x1 * (width - 1)), round(y1 * (height - 1)))
         corners.append(corner)
         pen.rectangle(corner, outline=INK, width=line + 2)  # a dark rim: orange alone is lost on bright pictures
-    for corner in corners:
-        x0, y0, x1, y1 = corner
-        pen.rectangle((x0 + 1, y0 + 1, max(x1 - 1, x0 + 1), max(y1 - 1, y0 + 1)), outline=BOX, width=max(line, 2))
-    taken: list[tuple[int, int, int, int]] = []
-    for (x0, y0, x1, y1), (*_, caption) in zip(corners, boxes, strict=True):
+    for x0, y0, x1, y1 in corners:
+        pen.rectangle((x0 + 1, y0 + 1, max(x1 - 1, x0 + 1), max(y1 - 1, y0 + 1)), outline=BOX, width=line)
+    taken: list[tuple] = []
+    for corner, (*_, caption) in zip(corners, boxes, strict=True):
         if not caption:
             continue
         caption = _shorten(caption, font, width - 10)
-        long, high = round(font.getlength(caption)) + 8, font.size + 6
-        # Above the box, else below, else inside; the first place that is in the picture and free, else the last.
-        for x, y in ((x0, y0 - high), (x1 - long, y0 - high), (x0, y1), (x0, y0), (x0, y1 - high)):
-            x = min(max(x, 0), width - long)
-            place = (x, y, x + long, y + high)
-            free = all(place[2] <= a or c <= place[0] or place[3] <= b or d <= place[1] for a, b, c, d in taken)
-            if 0 <= y <= height - high and free:
-                break
-        else:
-            y = min(max(y, 0), height - high)
-            place = (x, y, x + long, y + high)
+        place = _free_place(corner, round(font.getlength(caption)) + 8, font.size + 6, corners, taken, (width, height))
         taken.append(place)
         pen.rectangle(place, fill=BOX)
-        pen.text((place[0] + 4, place[1] + high / 2), caption, INK, font, anchor="lm")
+        pen.text((place[0] + 4, (place[1] + place[3]) / 2), caption, INK, font, anchor="lm")
+
+
+def _free_place(corner: tuple, long: int, high: int, boxes: list[tuple], taken: list[tuple], size: tuple) -> tuple:
+    """Where along its box a caption hides least: another caption never if it can, the inside of boxes as little."""
+    x0, y0, x1, y1 = corner
+    width, height = size
+    candidates = []
+    for x in (x0, x1 + 1 - long):
+        candidates += [(x, y) for y in (y0 - high, y1 + 1, y0, y1 + 1 - high)]
+    candidates += [(x, y) for x in (x0 - long, x1 + 1) for y in (y0, y1 + 1 - high)]
+
+    def cost(candidate: tuple) -> tuple:
+        x, y = candidate
+        left, top = min(max(x, 0), width - long), min(max(y, 0), height - high)
+        place = (left, top, left + long, top + high)
+        # A caption that had to be pushed into the picture lies less clearly along its box.
+        pushed = abs(left - x) * high + abs(top - y) * long
+        return (
+            sum(_overlap(place, other) for other in taken),
+            pushed + sum(_overlap(place, box) for box in boxes),
+            place,
+        )
+
+    return min(map(cost, candidates), key=lambda option: option[:2])[2]
+
+
+def _overlap(one: tuple, two: tuple) -> int:
+    across, down = min(one[2], two[2]) - max(one[0], two[0]), min(one[3], two[3]) - max(one[1], two[1])
+    return max(across, 0) * max(down, 0)
 
 
 def _legend() -> Image.Image:

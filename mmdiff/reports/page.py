@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import io
+import math
 import re
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import jinja2
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
+
+NUMBER = re.compile(r"[-+−–\d.,±/\s]*[%s]?|nan|inf")  # also "53.1 ± 1.2", "3 / 5", "21 %", "4 s", "–"
 
 
 @dataclasses.dataclass
@@ -52,14 +55,19 @@ def write(path: Path, template: str, **values) -> Path:
 
 
 def layout(rows: list[dict]) -> dict | None:
-    """Columns, each with whether it holds numbers (these are set flush right), and the cells; None without rows."""
+    """Columns, each with whether it holds numbers (these are set flush right), and the cells; None without rows.
+
+    The floats of a column get the same number of decimals; give strings where the digits matter.
+    """
     if not rows:
         return None
     names = list(rows[0])
-    cells = [[_written(row.get(name, "")) for name in names] for row in rows]
-    numbers = [all(re.match(r"^[-+−–]?(\d|$)", cell) for cell in column) for column in zip(*cells, strict=True)]
-    columns = [{"name": name, "number": number} for name, number in zip(names, numbers, strict=True)]
-    return {"columns": columns, "cells": cells}
+    columns = [_written([row.get(name) for row in rows]) for name in names]
+    numbers = [all(NUMBER.fullmatch(cell) for cell in column) for column in columns]
+    return {
+        "columns": [{"name": name, "number": number} for name, number in zip(names, numbers, strict=True)],
+        "cells": [list(cells) for cells in zip(*columns, strict=True)],
+    }
 
 
 def embed(png: bytes) -> str:
@@ -74,5 +82,10 @@ def encode_png(image: UInt8[np.ndarray, "height width 3"]) -> bytes:
     return out.getvalue()
 
 
-def _written(value) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+def _written(values: list) -> list[str]:
+    """A column's values as text, its floats with three digits of the largest."""
+    largest = max((abs(value) for value in values if isinstance(value, float) and math.isfinite(value)), default=0.0)
+    decimals = 2 if largest == 0 else min(max(2 - math.floor(math.log10(largest)), 0), 6)
+    return [
+        f"{value:.{decimals}f}" if isinstance(value, float) else "" if value is None else str(value) for value in values
+    ]

@@ -14,6 +14,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "#5c636c"
 PANELS_PER_ROW = 3
 DOTS_PER_INCH = 180
+SPLITS = ("train", "validation")
 
 
 def loss_curves(runs: dict[str, list[dict]], keys: list[str]) -> bytes:
@@ -44,6 +45,7 @@ def loss_curves(runs: dict[str, list[dict]], keys: list[str]) -> bytes:
         panel.tick_params(labelsize=9, color="#c3c8ce", labelcolor=GREY)
         panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         panel.yaxis.set_major_locator(MaxNLocator(5))
+        panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         panel.grid(axis="y", color="#e6e9ec", linewidth=0.8)
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)
@@ -55,9 +57,6 @@ def loss_curves(runs: dict[str, list[dict]], keys: list[str]) -> bytes:
     out = io.BytesIO()
     figure.savefig(out, format="png", facecolor="white")
     return out.getvalue()
-
-
-SPLITS = ("train", "validation")
 
 
 def _curve(lines: list[dict], key: str, split: str) -> tuple[list, list]:

@@ -1,0 +1,69 @@
+"""Records in, shuffled batches whose position can be saved out."""
+
+from collections.abc import Callable, Iterator
+
+import grain.python as grain
+import jax
+import numpy as np
+
+from mmdiff.data.records import RecordError, decode, read_split
+from mmdiff.data.video_examples import VideoBatch
+
+# (record, window, rng or None) -> one example
+MakeExample = Callable[..., VideoBatch]
+
+
+def stack(examples: list[VideoBatch]) -> VideoBatch:
+    """Examples as one batch."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
+
+
+def training_batches(
+    folder: str,
+    make_example: MakeExample,
+    batch_size: int,
+    seed: int,
+    threads: int,
+    host: int,
+    hosts: int,
+) -> grain.DatasetIterator:
+    """Endless batches of this host's share, each visit to a record drawing one of its windows and a crop.
+
+    The iterator's state goes into a checkpoint (`grain.checkpoint.CheckpointSave`): a resumed run sees the batches
+    that the unbroken one would have seen.
+
+    Raises RecordError where a host would have no record.
+    """
+    source = read_split(folder, "train")
+    if len(source) < hosts:
+        raise RecordError(f"{folder} has {len(source)} training records for {hosts} hosts; each needs at least one")
+
+    def visit(example, rng: np.random.Generator) -> VideoBatch:
+        record = decode(example)
+        return make_example(record, int(rng.integers(len(record.windows))), rng)
+
+    return iter(
+        grain.MapDataset.source(source)[host::hosts]
+        # The host enters the seed: a random map draws by the index inside the host's slice.
+        .seed(seed * hosts + host)
+        .shuffle()
+        .repeat()
+        .random_map(visit)
+        .batch(batch_size, batch_fn=stack)
+        .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
+    )
+
+
+def evaluation_batches(
+    folder: str, split: str, make_example: MakeExample, batch_size: int, host: int, hosts: int
+) -> Iterator[VideoBatch]:
+    """The middle window of every record of a split once, in order; the last batch filled up with empty examples."""
+    source = read_split(folder, split)
+    rounds = -(-len(source) // (batch_size * hosts))  # the same on every host: they step together
+    for first in range(rounds):
+        indices = range(host + first * batch_size * hosts, len(source), hosts)[:batch_size]
+        records = [decode(source[index]) for index in indices]
+        examples = [make_example(record, len(record.windows) // 2, None) for record in records]
+        template = examples[0] if examples else make_example(decode(source[0]), 0, None)
+        empty = jax.tree.map(np.zeros_like, template)
+        yield stack(examples + [empty] * (batch_size - len(examples)))

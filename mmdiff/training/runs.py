@@ -1,0 +1,91 @@
+"""The folder of a run in, what it was and what it trained out."""
+
+import json
+import shutil
+from pathlib import Path
+
+import jax
+
+from mmdiff.data.tokenizer import Tokenizer
+from mmdiff.errors import UserError
+from mmdiff.models.pretrained import CheckpointError, load_reserve
+from mmdiff.models.reserve import ReserveConfig, init_params
+from mmdiff.training.config import ConfigError, ModelConfig, differences, to_json
+
+CONFIG, MODEL, TOKENIZER, METRICS = "config.json", "model.safetensors", "tokenizer.json", "metrics.jsonl"
+
+
+class RunError(UserError):
+    """A folder is not the run it should be."""
+
+
+def claim(folder: Path, config, tokenizer: str) -> None:
+    """Makes the folder this run's, or finds that it is. Raises RunError where it belongs to something else."""
+    stored = folder / CONFIG
+    if stored.exists():
+        changed = differences(json.loads(stored.read_text(encoding="utf-8")), config)
+        if changed:
+            raise RunError(
+                f"{folder} holds another run ({'; '.join(changed[:5])}{' ...' if len(changed) > 5 else ''}): "
+                "give another --workdir, or the same configuration to go on with it"
+            )
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise RunError(f"{folder} is not empty and holds no run of mmdiff: give a new folder as --workdir")
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(tokenizer, folder / TOKENIZER)
+    partial = folder / (CONFIG + ".partial")
+    partial.write_text(to_json(config), encoding="utf-8")
+    partial.replace(stored)
+
+
+def read_config(folder: Path) -> dict:
+    """The configuration a run was started with. Raises RunError where there is none."""
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise RunError(f"{folder} is not the folder of a run: it has no {CONFIG}")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def build_model(config: ModelConfig, tokenizer: Tokenizer, key: jax.Array) -> tuple[ReserveConfig, dict]:
+    """The model a configuration asks for: from its checkpoint, or at random in its sizes.
+
+    Raises:
+      CheckpointError: the checkpoint is missing, damaged, or of another vocabulary.
+      ConfigError: the sizes make no model.
+    """
+    grid = (config.rows, config.columns)
+    if not config.checkpoint:
+        try:
+            sizes = ReserveConfig(
+                hidden_size=config.hidden_size,
+                vision_layers=config.vision_layers,
+                audio_layers=config.audio_layers,
+                joint_layers=config.joint_layers,
+                span_layers=config.span_layers,
+                vocab_size=tokenizer.size,
+                image_grid=grid,
+                dtype=config.dtype,
+                remat=tuple(config.remat),
+            )
+        except ValueError as error:
+            raise ConfigError(f"model: {error}") from None
+        return sizes, jax.jit(init_params, static_argnums=0)(sizes, key)
+    path = checkpoint_file(config.checkpoint)
+    sizes, params = load_reserve(path, grid, dtype=config.dtype, remat=tuple(config.remat), fill=key)
+    if sizes.vocab_size < tokenizer.size:
+        raise CheckpointError(
+            f"{path} knows {sizes.vocab_size} tokens and the vocabulary has {tokenizer.size}: give the one it was "
+            "trained with as --config.data.tokenizer"
+        )
+    return sizes, params
+
+
+def checkpoint_file(path: str | Path) -> Path:
+    """The file of a checkpoint given as a file, or as the folder of a finished run."""
+    path = Path(path)
+    if path.is_dir():
+        if not (path / MODEL).exists():
+            raise CheckpointError(f"{path} holds no {MODEL}: the run there has not finished, or it is no run")
+        return path / MODEL
+    return path

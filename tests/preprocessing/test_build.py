@@ -1,0 +1,266 @@
+"""The whole of preprocessing: a folder in, records and `problems.jsonl` out."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from clips import BRIGHT_SQUARE, make_clip, nobody, walking_square
+
+from mmdiff.data import records
+from preprocessing import staging
+from preprocessing.build import Options, preprocess, split_videos
+from preprocessing.problems import PreprocessError
+from preprocessing.process_video import process, segment_count
+
+QUICK = Options(detector=BRIGHT_SQUARE, workers=0)
+
+
+def run(videos: Path, out: Path, **changes):
+    return preprocess(videos, out, dataclasses.replace(QUICK, **changes), progress=False)
+
+
+def problems_of(out: Path) -> dict[str, dict]:
+    return {problem["file"]: problem for problem in map(json.loads, (out / "problems.jsonl").read_text().splitlines())}
+
+
+def read(out: Path) -> dict[str, records.Record]:
+    splits = [split for split in ("train", "validation") if list(out.glob(f"video_folder/*/*-{split}.*"))]
+    found = [records.decode(example) for split in splits for example in records.read_split(out, split)]
+    assert len({record.id for record in found}) == len(found)
+    return {record.id: record for record in found}
+
+
+def contents(out: Path) -> dict[str, str]:
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in out.glob("video_folder/*/*array_record*")
+    }
+
+
+@pytest.fixture(scope="module")
+def processed(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    return out, run(folder, out), read(out)
+
+
+def test_good_videos_survive_bad_ones(processed):
+    _, summary, found = processed
+    assert summary.videos == 4 and sum(summary.records.values()) == len(found) == 5
+    assert set(found) == {
+        "walks.mp4~0000",
+        "walks.mp4~0007",
+        "-b-8x.mkv~0000",
+        "no body, no sound é.mp4~0000",
+        "below/short.webm~0000",
+    }
+
+
+def test_every_bad_thing_is_named_with_advice(processed):
+    out, summary, _ = processed
+    problems = problems_of(out)
+    assert {name: problem["stage"] for name, problem in problems.items()} == {
+        "cut.mp4": "decode",
+        "empty.avi": "decode",
+        "text.mp4": "decode",
+        "-b-8x.mkv": "subtitles",
+        "questions.jsonl:3": "questions",
+        "questions.jsonl:4": "questions",
+    }
+    assert summary.problems == len(problems)
+    assert all(problem["problem"] and problem["advice"] for problem in problems.values())
+
+
+def test_segments_look_at_the_frame_in_their_middle(processed):
+    _, _, found = processed
+    first, second = found["walks.mp4~0000"], found["walks.mp4~0007"]
+    assert len(first.segments.start) == 7 and len(second.segments.start) == 2  # 40 s: nine middles
+    middles = (first.segments.start + first.segments.end) / 2
+    np.testing.assert_allclose(first.frame_times[first.segments.frame], middles, atol=1 / 6 + 1e-5)
+    image = cv2.imdecode(np.frombuffer(second.frames[0], np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape == (90, 160, 3)
+
+
+def test_boxes_enclose_the_person_in_their_frame(processed):
+    record = processed[2]["walks.mp4~0000"]
+    assert record.boxes.frame.tolist() == list(range(7)) and set(record.boxes.part) == {"body"}
+    for index, box in zip(record.boxes.frame, record.boxes.box, strict=True):
+        image = cv2.imdecode(np.frombuffer(record.frames[index], np.uint8), cv2.IMREAD_GRAYSCALE)
+        y0, x0, y1, x1 = np.round(box * [90, 160, 90, 160]).astype(int)
+        assert image[y0:y1, x0:x1].mean() > 220
+
+
+def test_sound_and_its_absence_are_told_apart(processed):
+    _, _, found = processed
+    assert found["walks.mp4~0000"].segments.has_audio.tolist() == [True] * 7  # 30 s of sound: the seventh half
+    assert found["walks.mp4~0007"].segments.has_audio.tolist() == [False] * 2
+    mute = found["no body, no sound é.mp4~0000"]
+    assert not mute.segments.has_audio.any() and not mute.segments.mel.any()
+    assert found["-b-8x.mkv~0000"].segments.has_audio.tolist() == [True]  # longer than the pictures
+
+
+def test_a_clip_without_anybody_has_no_boxes(processed):
+    assert len(processed[2]["no body, no sound é.mp4~0000"].boxes.frame) == 0
+
+
+def test_a_clip_shorter_than_half_a_segment_is_one_segment(processed):
+    record = processed[2]["below/short.webm~0000"]
+    assert len(record.frames) == len(record.segments.start) == 1
+    assert record.frame_times[0] == pytest.approx(1.0) and record.segments.subtitle == ["two lines"]
+
+
+def test_questions_reach_their_window(processed):
+    _, _, found = processed
+    assert [q.id for q in found["walks.mp4~0007"].questions] == ["late"] and not found["walks.mp4~0000"].questions
+    assert [(q.text, q.label) for q in found["below/short.webm~0000"].questions] == [("When?", -1)]
+
+
+def test_a_finished_folder_is_left_alone(folder, processed):
+    out, summary, _ = processed
+    before = contents(out)
+    again = run(folder, out)
+    assert again.already_done and again.records == summary.records and contents(out) == before
+
+
+def test_new_questions_are_written_without_detecting_again(folder, processed, tmp_path):
+    out = shutil.copytree(processed[0], tmp_path / "out")
+    questions = tmp_path / "other.jsonl"
+    questions.write_text(json.dumps({"video": "walks", "question": "New?", "answers": ["a", "b"], "end": 5}))
+    summary = run(folder, out, questions=questions)
+    assert not summary.already_done and summary.detected == 3  # the three that cannot be read are tried again
+    assert [q.text for q in read(out)["walks.mp4~0000"].questions] == ["New?"]
+
+
+def test_a_killed_run_continues_to_the_same_records(folder, processed, tmp_path):
+    """As after a kill: some videos staged, one half-written, the dataset half-written, nothing finished."""
+    out = shutil.copytree(processed[0], tmp_path / "out")
+    (out / "summary.json").unlink()
+    gone, damaged = sorted((out / "staging").glob("*.msgpack"))[:2]
+    gone.rename(gone.with_suffix(".unfinished"))
+    damaged.write_bytes(damaged.read_bytes()[:50])
+    next(out.glob("video_folder/*/*train*")).unlink()
+    summary = run(folder, out)
+    assert summary.detected == 2 + 3
+    assert contents(out) == contents(processed[0])
+    assert problems_of(out) == problems_of(processed[0])
+
+
+def test_one_and_two_processes_write_the_same_bytes(folder, processed, tmp_path):
+    for workers in (1, 2):
+        run(folder, tmp_path / str(workers), workers=workers)
+        assert contents(tmp_path / str(workers)) == contents(processed[0])
+        assert problems_of(tmp_path / str(workers)) == problems_of(processed[0])
+
+
+def test_a_changed_video_is_made_again_and_only_it(tmp_path):
+    make_clip(tmp_path / "videos_a.mp4", walking_square(1))
+    make_clip(tmp_path / "videos_b.mp4", walking_square(1))
+    assert run(tmp_path, tmp_path / "out").detected == 2
+    make_clip(tmp_path / "videos_b.mp4", walking_square(2))
+    assert run(tmp_path, tmp_path / "out").detected == 1
+
+
+@pytest.mark.parametrize(
+    "changes, named", [({"fps": 2.0}, "fps was 3.0 and is now 2.0"), ({"detector": "hog"}, "detector")]
+)
+def test_a_folder_made_with_other_options_is_refused(folder, processed, changes, named):
+    with pytest.raises(PreprocessError, match=named):
+        run(folder, processed[0], **changes)
+
+
+def test_a_folder_made_from_other_videos_is_refused(processed, tmp_path):
+    make_clip(tmp_path / "other.mp4", nobody(1))
+    with pytest.raises(PreprocessError, match="the videos were"):
+        run(tmp_path, processed[0])
+
+
+def test_a_folder_that_holds_something_else_is_refused(folder, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(PreprocessError, match="already holds other things .checkpoints"):
+        run(folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "make, says",
+    [
+        (lambda path: None, "does not exist"),
+        (lambda path: path.write_text(""), "is not a folder"),
+        (lambda path: path.mkdir(), "holds no video"),
+        (lambda path: (path.mkdir(), (path / "a.mp4").touch()), "none of the 1 videos"),
+    ],
+)
+def test_a_folder_without_videos_is_one_clear_sentence(tmp_path, make, says):
+    make(tmp_path / "videos")
+    with pytest.raises(PreprocessError, match=says):
+        run(tmp_path / "videos", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "changes, says",
+    [
+        ({"fps": 0.0}, "fps"),
+        ({"detector": "yolo"}, "face_body"),
+        ({"questions": Path("/none")}, "no file of questions"),
+    ],
+)
+def test_impossible_options_are_refused_before_anything_is_written(folder, tmp_path, changes, says):
+    with pytest.raises(PreprocessError, match=says):
+        run(folder, tmp_path / "out", **changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_boxes_outside_the_frame_are_cut_or_left_out(tmp_path):
+    clip = make_clip(tmp_path / "a.mp4", nobody(1))
+    summary = run(tmp_path, tmp_path / "out", detector="bright_square:Misplaced")
+    (record,) = read(tmp_path / "out").values()
+    np.testing.assert_allclose(record.boxes.box, [[0, 0, 20 / 90, 20 / 160]], atol=1e-6)
+    assert "9 boxes" in problems_of(tmp_path / "out")[clip.name]["problem"]  # three in each of three frames
+    assert summary.notices and summary.records == {"train": 1}
+
+
+@pytest.mark.parametrize("detector, workers", [("bright_square:Failing", 0), ("bright_square:Deadly", 2)])
+def test_a_detector_that_fails_on_one_video_costs_that_video_only(tmp_path, detector, workers):
+    make_clip(tmp_path / "good.mp4", walking_square(1))
+    make_clip(tmp_path / "bad.mp4", nobody(1))
+    make_clip(tmp_path / "late.mp4", walking_square(1))
+    summary = run(tmp_path, tmp_path / "out", detector=detector, workers=workers)
+    assert summary.videos == 2 and set(problems_of(tmp_path / "out")) == {"bad.mp4"}
+
+
+def test_the_split_is_by_video_and_stable():
+    names = [f"{i}.mp4" for i in range(10)]
+    splits, _ = split_videos(names, 0.25)
+    assert len(splits["validation"]) == 3 and sorted(splits["train"] + splits["validation"]) == names
+    assert split_videos(names[::-1], 0.25)[0]["validation"] == splits["validation"]
+    assert [len(split_videos(names[:2], share)[0]["train"]) for share in (0.0, 0.1, 0.9)] == [2, 1, 1]
+    assert "validation" not in split_videos(names, 0.0)[0]
+
+
+def test_segments_are_kept_while_their_middle_is_inside():
+    assert [segment_count(seconds) for seconds in (0.1, 2.4, 6.9, 7.1, 139.4)] == [1, 1, 1, 2, 30]
+
+
+def test_a_staged_result_comes_back_whole(tmp_path):
+    clip = make_clip(tmp_path / "a.mp4", walking_square(5), tone=2)
+    from bright_square import BrightSquare
+
+    result = process(clip, QUICK, BrightSquare(), "a.mp4")
+    staging.save(tmp_path / "a.msgpack", staging.signature(clip, QUICK), result)
+    again = staging.load(tmp_path / "a.msgpack")
+    np.testing.assert_array_equal(again["windows"][0]["segments"]["mel"], result["windows"][0]["segments"]["mel"])
+    assert again["windows"][0]["frames"] == result["windows"][0]["frames"]
+    assert staging.load_short(tmp_path / "a.msgpack", {"format": 0}) is None
+
+
+def test_real_clips_give_people_sound_and_subtitles(videos, tmp_path):
+    for name in ("hamilton_short.mp4", "nasa_13013.mp4"):
+        (tmp_path / name).symlink_to(videos / name)
+    run(tmp_path, tmp_path / "out", detector="face_body", fps=1.0)
+    found = read(tmp_path / "out")
+    assert found["nasa_13013.mp4~0000"].segments.subtitle[1].startswith("space telescope")
+    people = found["hamilton_short.mp4~0000"].boxes
+    assert set(people.part) == {"face", "body"} and set(people.source) == {"detected", "derived"}
+    assert found["hamilton_short.mp4~0000"].segments.has_audio.all() and not problems_of(tmp_path / "out")
