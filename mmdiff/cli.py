@@ -28,7 +28,9 @@ def preprocess(options: argparse.Namespace, rest: list[str]) -> int:
             questions=options.questions,
         ),
     )
-    print(summary.describe())
+    print(
+        f"{summary.videos} videos, {summary.records} records, {summary.boxes} boxes, {summary.problems} problems in {options.out}"
+    )
     return 1 if options.strict and summary.problems else 0
 
 

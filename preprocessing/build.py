@@ -1,31 +1,25 @@
 """A folder of videos in, records on disk out; killed at any moment and started again it ends the same."""
 
-import concurrent.futures
 import dataclasses
 import hashlib
 import json
 import math
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
 from mmdiff.data.records import BUILDER_NAME, PARTS
 from preprocessing import staging
-from preprocessing.detect_people import Detector, detector_class
+from preprocessing.detect_people import detector_class
 from preprocessing.options import Options
-from preprocessing.problems import PreprocessError, Problem, VideoError
-from preprocessing.process_video import process
-from preprocessing.questions import FILE_NAME, read_questions
+from preprocessing.problems import PreprocessError, Problem
+from preprocessing.process_all import process_all
+from preprocessing.questions import FILE_NAME, Asked, read_questions
 
 MANIFEST, SUMMARY, PROBLEMS, STAGING = "preprocess.json", "summary.json", "problems.jsonl", "staging"
-POLL = 0.5  # seconds between two looks at the workers' progress
 
 
 @dataclasses.dataclass
@@ -61,11 +55,15 @@ def preprocess(videos: Path, out: Path, options: Options, progress: bool = True)
     manifest = _manifest(videos, files, asked_in, options)
     if done := _already_done(out, manifest):
         return done
-    out.mkdir(parents=True, exist_ok=True)
-    _write_json(out / MANIFEST, manifest)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / SUMMARY).unlink(missing_ok=True)  # first: from here on nothing is finished
+        _write_json(out / MANIFEST, manifest)
+    except OSError as error:
+        raise PreprocessError(f"{out} cannot be written ({error}); give another folder for the records") from None
 
     began = time.monotonic()
-    results, failures, detected = _detect_all(files, out / STAGING, options, progress)
+    results, failures, detected = process_all(files, out / STAGING, options, progress)
     taken = {"detect": round(time.monotonic() - began, 2)}
     problems += failures
     for result in results.values():
@@ -83,9 +81,10 @@ def preprocess(videos: Path, out: Path, options: Options, progress: bool = True)
 
     began = time.monotonic()
     splits, notices = split_videos(sorted(results), options.validation_share)
-    counts, wrong = _write_dataset(out, splits, questions, manifest, progress)
+    counts, outside = _write_dataset(out, splits, questions, manifest, progress)
     taken["write"] = round(time.monotonic() - began, 2)
-    problems += [dataclasses.replace(p, file=p.file.replace("questions", asked_in.name, 1)) for p in wrong]
+    advice = "correct its start and end, in seconds"
+    problems += [Problem(f"{asked_in.name}:{asked.line}", "questions", text, advice) for asked, text in outside]
     _write_problems(out, problems)
     summary = Summary(
         videos=len(results),
@@ -118,12 +117,13 @@ def find_videos(folder: Path, options: Options, out: Path) -> tuple[dict[str, Pa
             if file[0] == "." or path.suffix.lower() not in options.extensions:
                 continue
             name = path.relative_to(folder).as_posix()
-            try:
-                name.encode()
-                found[name] = path
-            except UnicodeEncodeError:
-                readable = os.fsencode(name).decode(errors="replace")
+            readable = os.fsencode(name).decode(errors="replace")
+            if readable != name:
                 problems.append(Problem(readable, "names", "its name is not valid UTF-8", "rename the file"))
+            elif not path.is_file():
+                problems.append(Problem(name, "names", "is not a file, or a link to nothing", "remove or mend it"))
+            else:
+                found[name] = path
     if not found and not problems:
         raise PreprocessError(
             f"{folder} holds no video; looked for {' '.join(options.extensions)} in it and in its folders"
@@ -176,7 +176,9 @@ def _already_done(out: Path, manifest: dict) -> Summary | None:
         return None
     try:
         before = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        if set(before) != set(manifest):
+            raise ValueError("a file of that name, but not ours")
+    except (OSError, ValueError, TypeError):
         some = ", ".join(sorted(path.name for path in out.iterdir())[:3])
         raise PreprocessError(
             f"{out} already holds other things ({some}); give a new or empty folder for the records"
@@ -201,141 +203,22 @@ def _already_done(out: Path, manifest: dict) -> Summary | None:
     return Summary(**{**summary, "already_done": True})
 
 
-# --- detection -------------------------------------------------------------------------------------------------------
-
-_detector: Detector | None = None  # one per worker process
-_watched_share = None  # bytes of video that all workers have gone through, shared between the processes
-
-
-def _start_worker(detector: str, counter) -> None:
-    import cv2
-
-    global _detector, _watched_share
-    cv2.setNumThreads(1)
-    _detector, _watched_share = detector_class(detector)(), counter
-
-
-def _start_pool_worker(detector: str, counter) -> None:
-    """Also sees to it that a worker ends with its parent, however that ends, and leaves Ctrl-C to it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
-    _start_worker(detector, counter)
-
-
-def _work(path: Path, name: str, staged: Path, options: Options) -> Problem | None:
-    """Processes one video and keeps the result; a problem where it cannot be used."""
-    size, done = path.stat().st_size, 0.0
-
-    def advance(share: float) -> None:
-        nonlocal done
-        with _watched_share.get_lock():
-            _watched_share.value += max(0.0, share - done) * size
-        done = max(done, share)
-
-    try:
-        signature = staging.signature(path, options)
-        staging.save(staged, signature, process(path, options, _detector, name, advance))
-    except VideoError as error:
-        return dataclasses.replace(error.problem, file=name)
-    except OSError as error:
-        return Problem(name, "decode", f"cannot be read ({error})", "check the file, its rights and the disk")
-    finally:
-        advance(1.0)
-    return None
-
-
-def _detect_all(
-    files: dict[str, Path], folder: Path, options: Options, progress: bool
-) -> tuple[dict[str, dict], list[Problem], int]:
-    """What every video gave, without its windows; the problems of those that gave nothing; how many were run now."""
-    staged = {name: staging.staged_path(folder, name) for name in files}
-    waiting, problems = {}, []
-    for name, path in files.items():
-        if staging.load_short(staged[name], staging.signature(path, options)) is None:
-            staged[name].unlink(missing_ok=True)
-            waiting[name] = path
-    counter = multiprocessing.get_context("spawn").Value("d", 0.0)
-    total = sum(path.stat().st_size for path in waiting.values())
-    with tqdm(
-        total=total, unit="B", unit_scale=True, desc="finding people", disable=not progress or not waiting
-    ) as bar:
-        jobs = [(path, name, staged[name], options) for name, path in waiting.items()]
-        for name, problem in _run(jobs, options, counter, lambda: _show(bar, counter)):
-            _show(bar, counter)
-            bar.set_postfix_str(name[-30:])
-            if problem:
-                problems.append(problem)
-    results = {name: staging.load_short(staged[name]) for name in files}
-    return {name: result for name, result in results.items() if result}, problems, len(waiting)
-
-
-def _show(bar: tqdm, counter) -> None:
-    bar.update(min(counter.value, bar.total) - bar.n)
-
-
-def _run(jobs: list[tuple], options: Options, counter, on_wait) -> Iterator[tuple[str, Problem | None]]:
-    """Every job's problem or None, as they end. A video that kills its process is a problem of that video only."""
-    if options.workers == 0:
-        if jobs:
-            _start_worker(options.detector, counter)
-        for job in jobs:
-            yield job[1], _work(*job)
-        return
-    suspects = yield from _run_pool(jobs, min(options.workers, len(jobs)), options, counter, on_wait)
-    for job in suspects:  # One of them killed the pool: each gets a process of its own.
-        if (yield from _run_pool([job], 1, options, counter, on_wait)):
-            advice = "it may need more memory than there is, or be damaged so that the decoder crashes: convert it"
-            yield job[1], Problem(job[1], "decode", "the process that read it was killed", advice)
-
-
-def _run_pool(jobs: list[tuple], workers: int, options: Options, counter, on_wait):
-    """Runs jobs in fresh processes, one per core; returns those that are left when the pool dies."""
-    if not jobs:
-        return []
-    threads = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    os.environ.update(dict.fromkeys(threads, "1"))  # Inherited: OpenMP reads it once, when the worker starts.
-    waiting, running = list(reversed(jobs)), {}
-    others = set(multiprocessing.active_children())
-    pool = concurrent.futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _start_pool_worker, (options.detector, counter)
-    )
-    try:
-        while waiting or running:
-            while waiting and len(running) < workers:
-                job = waiting.pop()
-                running[pool.submit(_work, *job)] = job
-            ended, _ = concurrent.futures.wait(running, POLL, concurrent.futures.FIRST_COMPLETED)
-            on_wait()
-            for future in ended:
-                problem = future.result()
-                yield running.pop(future)[1], problem
-    except concurrent.futures.process.BrokenProcessPool:
-        pass
-    finally:
-        if waiting or running:  # Interrupted. Staged files appear whole or not at all, so nothing is lost but time.
-            for worker in set(multiprocessing.active_children()) - others:
-                worker.terminate()
-        pool.shutdown(cancel_futures=True)
-        for name, value in threads.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
-    return [*running.values(), *reversed(waiting)]
-
-
-# --- writing ---------------------------------------------------------------------------------------------------------
-
-
 def _write_dataset(
     out: Path, splits: dict[str, list[str]], questions: dict, manifest: dict, progress: bool
-) -> tuple[dict[str, int], list[Problem]]:
+) -> tuple[dict[str, int], list[tuple[Asked, str]]]:
     from preprocessing.write_records import write
 
-    (out / SUMMARY).unlink(missing_ok=True)
     shutil.rmtree(out / BUILDER_NAME, ignore_errors=True)  # made from `staging`, which stays
     staged = {split: [staging.staged_path(out / STAGING, name) for name in names] for split, names in splits.items()}
     metadata = {"options": manifest["options"], "detector": manifest["options"]["detector"]}
     with tqdm(total=sum(map(len, splits.values())), unit="video", desc="writing", disable=not progress) as bar:
-        builder = write(out, splits=staged, questions=questions, metadata=metadata, on_video=bar.update)
-    return {split: info.num_examples for split, info in builder.info.splits.items()}, builder.problems
+        try:
+            builder = write(out, splits=staged, questions=questions, metadata=metadata, on_video=bar.update)
+        except OSError as error:
+            raise PreprocessError(
+                f"the records cannot be written to {out} ({error}); start again after that"
+            ) from error
+    return {split: info.num_examples for split, info in builder.info.splits.items()}, builder.outside
 
 
 def _write_problems(out: Path, problems: list[Problem]) -> None:

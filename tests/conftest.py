@@ -7,16 +7,16 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # operations run one by one are many
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import jaxtyping  # noqa: E402
+import jaxtyping
 
 jaxtyping.install_import_hook(["mmdiff", "preprocessing"], "beartype.beartype")
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import numpy as np
+import pytest
 
 jax.config.update("jax_default_matmul_precision", "highest")
 
@@ -59,8 +59,3 @@ def videos() -> Path:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     return _shared("data")
-
-
-def close(actual, expected, rtol=1e-4, atol=2e-5) -> None:
-    """Within the tolerance that the goldens' README states for outputs."""
-    np.testing.assert_allclose(np.asarray(actual), expected, rtol=rtol, atol=atol)

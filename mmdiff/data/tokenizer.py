@@ -37,7 +37,7 @@ class Tokenizer:
             raise TokenizerError(f"no vocabulary at {path}; give the released lowercase_encoder.json or your own file")
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception for every kind of bad file
+        except Exception as error:  # noqa: BLE001  the library raises nothing narrower for a bad file
             raise TokenizerError(f"{path} is not a tokenizers file: {error}") from None
         self._tokenizer.encode_special_tokens = True  # a "<|MASK|>" in a subtitle is text
         found = tuple(self._tokenizer.id_to_token(i) for i in range(len(SPECIAL_TOKENS)))

@@ -210,7 +210,7 @@ def _patches_within(real: tuple[int, int], grid: tuple[int, int], patch_size: in
 
 
 def question_tokens(record: Record, question: Question, tokenizer: Tokenizer) -> list[int]:
-    """"<start> to <end>" START question: the span asked about, in percent of the window."""
+    """ "<start> to <end>" START question: the span asked about, in percent of the window."""
     first, count = (int(x) for x in record.windows[question.window])
     begin, end = record.segments.start[first], record.segments.end[first + count - 1]
     share = [int(100 * (time - begin) / (end - begin)) for time in (question.start, question.end)]

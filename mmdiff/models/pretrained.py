@@ -97,7 +97,9 @@ def infer_config(found: dict, image_grid, *, dtype="float32", remat=(), source="
 
     def shape(name: str) -> tuple[int, ...]:
         if name not in found:
-            raise CheckpointError(f"{source} has no {name!r}; it starts with {', '.join(sorted(found)[:3]) or 'nothing'}")
+            raise CheckpointError(
+                f"{source} has no {name!r}; it starts with {', '.join(sorted(found)[:3]) or 'nothing'}"
+            )
         return np.shape(found[name])
 
     def layers(prefix: str) -> int:
@@ -163,7 +165,9 @@ def save_safetensors(path: str | Path, params: dict) -> None:
 def save_reserve(path: str | Path, params: dict, step: int = 0) -> None:
     """Writes the original's format: msgpack of `step`, float16 `params` and an empty `opt_state`."""
     half = jax.tree.map(lambda x: np.asarray(x, np.float16) if x.dtype == jnp.float32 else np.asarray(x), params)
-    _write(path, flax.serialization.msgpack_serialize({"step": step, "params": half, "opt_state": None}))
+    # In place: a copy would sort the three keys, and the original's order is this one.
+    tree = {"step": step, "params": half, "opt_state": None}
+    _write(path, flax.serialization.msgpack_serialize(tree, in_place=True))
 
 
 def _write(path: str | Path, data: bytes) -> None:

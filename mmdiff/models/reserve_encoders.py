@@ -111,4 +111,6 @@ class TokenEncoder(nn.Module):
     def __call__(self, tokens: Int[Array, "*b"]) -> Float[Array, "*b d"]:
         # Wider models start from xavier, as the original's large one did.
         init = nn.initializers.xavier_uniform() if self.hidden_size > 768 else nn.initializers.normal(0.02)
-        return nn.Embed(self.vocab_size, self.hidden_size, dtype=self.dtype, embedding_init=init, name="Embed_0")(tokens)
+        return nn.Embed(self.vocab_size, self.hidden_size, dtype=self.dtype, embedding_init=init, name="Embed_0")(
+            tokens
+        )

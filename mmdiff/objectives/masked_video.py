@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, UInt8, UInt32
 
 from mmdiff.data.video_examples import VideoBatch
 from mmdiff.masking.hiding import constant_vector, hide, random_values
-from mmdiff.masking.strategies import MaskingConfig, PatchMask, Patches, mask_patches
+from mmdiff.masking.strategies import MaskingConfig, Patches, PatchMask, mask_patches
 from mmdiff.models.reserve import MerlotReserve, patchify
 from mmdiff.models.reserve_encoders import to_windows
 from mmdiff.objectives.contrastive import Contrast, contrast, one_hot_pool, scaled
@@ -206,7 +206,8 @@ class MaskedVideo:
             "accuracy": (audio.accuracy + text.accuracy) / 2,
             "hidden_patches": hidden / clip_count,
             "hidden_pools": prediction.rows.sum() / clip_count,
-            "hidden_inside_person": (mask.hidden & batch.person.reshape(mask.hidden.shape)).sum() / jnp.maximum(hidden, 1),
+            "hidden_inside_person": (mask.hidden & batch.person.reshape(mask.hidden.shape)).sum()
+            / jnp.maximum(hidden, 1),
         }
         return metrics["loss"], metrics
 

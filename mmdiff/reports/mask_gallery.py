@@ -197,7 +197,10 @@ def _legend() -> Image.Image:
     signs = [
         (MaskedFrame(grey, np.eye(2, dtype=bool), no, [], ""), "patch hidden from the model"),
         (MaskedFrame(grey, all_, one, [], ""), "pooled 2 × 2 token that counts as masked"),
-        (MaskedFrame(grey, none, no, [(0.14, 0.14, 0.86, 0.86, "")], ""), "box of a face or body, with its score"),
+        (
+            MaskedFrame(grey, none, no, [(0.14, 0.14, 0.86, 0.86, "")], ""),
+            "box of a face or body; * derived from a face",
+        ),
     ]
     font, scale, space = _font(TEXT), 1.6, 44
     side = round(2 * PATCH * scale)

@@ -53,9 +53,9 @@ def mask_sheet(
                 "strategy": name,
                 "patches": real,
                 "hidden patches": int(hidden.sum()),
-                "pooled tokens that count as hidden": int(pools.sum()),
-                "hidden inside person boxes, %": round(100 * float(hidden[example.person].sum() / max(hidden.sum(), 1))),
-                "patches inside person boxes, %": round(100 * float(example.person.sum() / max(real, 1))),
+                "hidden pools": int(pools.sum()),
+                "of them in person boxes, %": round(100 * float(hidden[example.person].sum() / max(hidden.sum(), 1))),
+                "of all patches in person boxes, %": round(100 * float(example.person.sum() / max(real, 1))),
             }
         )
     first, count = (int(x) for x in record.windows[window])
@@ -95,7 +95,7 @@ def _row(record: Record, window: int, example, hidden, pools, sizes: ReserveConf
 
 
 def _caption(record: Record, box: int) -> str:
-    """"3 body*": the track, the part, and a star where the box was computed from another."""
+    """ "3 body*": the track, the part, and a star where the box was computed from another."""
     boxes = record.boxes
     return f"{boxes.track[box]} {boxes.part[box]}{'*' if boxes.source[box] == 'derived' else ''}"
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tensorboardX
 
 log_line = logging.getLogger(__name__)
 
@@ -38,6 +37,8 @@ class MetricLog:
         self._active = jax.process_index() == 0
         if not self._active:
             return
+        import tensorboardX  # here, because where torch is installed it loads it, for an annotation
+
         path = folder / "metrics.jsonl"
         # A killed run may have written lines of steps that are about to be made again.
         kept = [line for line in read_metrics(path) if line["step"] <= resumed_at]

@@ -1,8 +1,8 @@
 """A state and a batch in, the next state and metrics out; knows neither video nor text."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
@@ -12,8 +12,7 @@ from jaxtyping import Array, Float, Int, Key
 Objective = Callable[..., tuple[Float[Array, ""], dict[str, Array]]]
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(NamedTuple):
     """Everything that a step changes."""
 
     step: Int[Array, ""]
@@ -21,7 +20,9 @@ class TrainState:
     opt_state: optax.OptState
 
 
-def make_train_step(objective: Objective, optimizer: optax.GradientTransformation, accumulation: int, key: Key[Array, ""]):
+def make_train_step(
+    objective: Objective, optimizer: optax.GradientTransformation, accumulation: int, key: Key[Array, ""]
+):
     """The function to jit: gradients averaged over `accumulation` microbatches, then one update."""
 
     def gradient(params, batch, step):
@@ -45,7 +46,7 @@ def make_train_step(objective: Objective, optimizer: optax.GradientTransformatio
             metrics, grads = jax.tree.map(lambda x: x / accumulation, summed)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics |= {"gradient_norm": optax.global_norm(grads), "update_norm": optax.global_norm(updates)}
+        metrics |= {"gradient_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return train_step

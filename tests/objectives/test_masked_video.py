@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import close
 from flax.traverse_util import flatten_dict
+from tolerance import close
 
 from mmdiff.data.tokenizer import AUDIOSPAN
 from mmdiff.masking.hiding import constant_vector

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from conftest import close
+from tolerance import close
 
 from mmdiff.data.tokenizer import AUDIOSPAN
 from mmdiff.objectives.question_answering import (

@@ -40,6 +40,13 @@ class Failing(BrightSquare):
         return [super()._frame(frame)[0]]
 
 
+class Unbuilt(BrightSquare):
+    """Lacks something that it needs."""
+
+    def __init__(self):
+        raise ImportError("no module named weights")
+
+
 class Deadly(BrightSquare):
     """Takes its process with it where nobody is in the picture."""
 

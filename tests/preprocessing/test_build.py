@@ -3,7 +3,11 @@
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -155,6 +159,31 @@ def test_one_and_two_processes_write_the_same_bytes(folder, processed, tmp_path)
         assert problems_of(tmp_path / str(workers)) == problems_of(processed[0])
 
 
+def test_a_run_killed_and_started_again_elsewhere_equals_the_unbroken_one(folder, processed, tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from preprocessing.build import Options, preprocess\n"
+        "preprocess(Path(sys.argv[1]), Path(sys.argv[2]), Options(detector=sys.argv[3], workers=2), progress=False)"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    command = [sys.executable, "-c", script, str(folder), str(tmp_path / "out"), BRIGHT_SQUARE]
+    environment = os.environ | {"PYTHONPATH": path}
+    with subprocess.Popen(command, env=environment) as killed:
+        while killed.poll() is None and not list(tmp_path.glob("out/staging/*.msgpack")):
+            time.sleep(0.01)
+        killed.kill()
+    assert not (tmp_path / "out" / "summary.json").exists()
+    subprocess.run(command, env=environment, check=True)
+    assert contents(tmp_path / "out") == contents(processed[0])
+    assert problems_of(tmp_path / "out") == problems_of(processed[0])
+
+
+def test_a_link_to_nothing_is_a_problem(tmp_path):
+    make_clip(tmp_path / "a.mp4", nobody(1))
+    (tmp_path / "b.mp4").symlink_to(tmp_path / "gone.mp4")
+    run(tmp_path, tmp_path / "out")
+    assert list(problems_of(tmp_path / "out")) == ["b.mp4"]
+
+
 def test_a_changed_video_is_made_again_and_only_it(tmp_path):
     make_clip(tmp_path / "videos_a.mp4", walking_square(1))
     make_clip(tmp_path / "videos_b.mp4", walking_square(1))
@@ -228,6 +257,13 @@ def test_a_detector_that_fails_on_one_video_costs_that_video_only(tmp_path, dete
     make_clip(tmp_path / "late.mp4", walking_square(1))
     summary = run(tmp_path, tmp_path / "out", detector=detector, workers=workers)
     assert summary.videos == 2 and set(problems_of(tmp_path / "out")) == {"bad.mp4"}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_detector_that_cannot_be_built_is_said_to_be_so(tmp_path, workers):
+    make_clip(tmp_path / "a.mp4", nobody(1))
+    with pytest.raises(PreprocessError, match="Unbuilt.*no module named weights"):
+        run(tmp_path, tmp_path / "out", detector="bright_square:Unbuilt", workers=workers)
 
 
 def test_the_split_is_by_video_and_stable():

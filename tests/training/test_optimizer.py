@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import close
 from flax.traverse_util import unflatten_dict
+from tolerance import close
 
 from mmdiff.training.optimizer import OptimizerConfig, decode_square, encode_square, make_optimizer, schedule
 
