@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from mmdiff.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
@@ -24,5 +26,5 @@ class VideoError(Exception):
         return type(self), (self.problem.file, self.problem.problem, self.problem.advice, self.problem.stage)
 
 
-class PreprocessError(Exception):
+class PreprocessError(UserError):
     """The whole run cannot start or cannot end well; the message says what to do."""

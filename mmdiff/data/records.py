@@ -78,7 +78,7 @@ class Record:
 
     id: str
     video: str  # the file's path inside the folder it came from
-    frames: list[bytes]  # JPEG
+    frames: list[bytes] = dataclasses.field(repr=False)  # JPEG
     frame_times: Float32[np.ndarray, " f"]  # seconds
     boxes: Boxes
     segments: Segments

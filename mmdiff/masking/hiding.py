@@ -16,7 +16,8 @@ def constant_vector(seed: int, size: int) -> Float[np.ndarray, " d"]:
 
     JAX drew other numbers from the same seed before its random bits could be partitioned; these are the old ones.
     """
-    with jax.threefry_partitionable(False):
+    # A constant even while a step is traced.
+    with jax.ensure_compile_time_eval(), jax.threefry_partitionable(False):
         return np.asarray(jax.random.normal(jax.random.PRNGKey(seed), (size,)))
 
 

@@ -64,7 +64,7 @@ def probe(config: ProbeConfig, checkpoint: str | Path, workdir: str | Path, prog
         stored = runs.read_config(checkpoint)
         data = DataConfig(**stored["data"] | {"tokenizer": str(checkpoint / runs.TOKENIZER)})
         data.records = config.data.records or data.records
-        model_config = ModelConfig(**stored["model"])
+        model_config = ModelConfig(**stored["model"] | {"remat": ()})  # nothing is trained through the encoders
         strategy = stored["masking"]["strategy"]
     model_config.checkpoint = str(checkpoint)
     validate(ProbeConfig(data, model_config, config.probe))

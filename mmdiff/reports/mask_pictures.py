@@ -1,6 +1,7 @@
 """Records and a masking configuration in, what training would hide of them out: `mmdiff view`."""
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 
 import jax
@@ -19,6 +20,7 @@ from mmdiff.training.config import PretrainConfig, validate
 from mmdiff.training.pretrain import example_maker, run_keys
 
 FRAMES_IN_A_SHEET = 4
+LOOKED_AT = 1000  # records of a split among which to pick
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +54,10 @@ def mask_sheet(
                 "clip": record.id,
                 "strategy": name,
                 "patches": real,
-                "hidden patches": int(hidden.sum()),
+                "hidden": int(hidden.sum()),
                 "hidden pools": int(pools.sum()),
-                "of them in person boxes, %": round(100 * float(hidden[example.person].sum() / max(hidden.sum(), 1))),
-                "of all patches in person boxes, %": round(100 * float(example.person.sum() / max(real, 1))),
+                "hidden in boxes, %": round(100 * float(hidden[example.person].sum() / max(hidden.sum(), 1))),
+                "boxes cover, %": round(100 * float(example.person.sum() / max(real, 1))),
             }
         )
     first, count = (int(x) for x in record.windows[window])
@@ -72,12 +74,12 @@ def mask_sheet(
 def _row(record: Record, window: int, example, hidden, pools, sizes: ReserveConfig) -> list[MaskedFrame]:
     first, count = (int(x) for x in record.windows[window])
     grid, side = sizes.image_grid, sizes.patch_size
-    wanted = np.array([grid[0] * side, grid[1] * side])
+    wanted = (grid[0] * side, grid[1] * side)
     frames = []
     for i in np.unique(np.linspace(0, count - 1, min(count, FRAMES_IN_A_SHEET)).round().astype(int)):
         index = record.segments.frame[first + i]
         stored = decode_frame(record.frames[index], record.id).shape[:2]
-        stretch = np.array(stored) * draw_crop(stored, tuple(wanted), None).scale / wanted
+        stretch = np.array(stored) * draw_crop(stored, wanted, None).scale / wanted
         here = np.flatnonzero(record.boxes.frame == index)
         frames.append(
             MaskedFrame(
@@ -85,7 +87,7 @@ def _row(record: Record, window: int, example, hidden, pools, sizes: ReserveConf
                 hidden=hidden[i].reshape(grid),
                 pooled=pools[i].reshape(grid[0] // sizes.pooling, grid[1] // sizes.pooling),
                 boxes=[
-                    (*np.clip(record.boxes.box[b] * np.tile(stretch, 2), 0, 1).tolist(), _caption(record, b))
+                    (*np.clip(record.boxes.box[b] * np.tile(stretch, 2), 0, 1).tolist(), _caption(record, int(b)))
                     for b in here
                 ],
                 title=f"{record.frame_times[index]:.1f} s",
@@ -100,12 +102,28 @@ def _caption(record: Record, box: int) -> str:
     return f"{boxes.track[box]} {boxes.part[box]}{'*' if boxes.source[box] == 'derived' else ''}"
 
 
-def mask_sheets(config: PretrainConfig, maskings: dict[str, MaskingConfig], split: str, clips: int) -> list[MaskSheet]:
-    """Sheets of up to `clips` records, spread over the split, one window each."""
+def pick_records(folder: str, names: list[str], clips: int) -> list[Record]:
+    """Up to `clips` records to look at: one of each video first, those with the most boxes before the others."""
+    found = []
+    for name in names:
+        source = read_split(folder, name)
+        for index in np.unique(np.linspace(0, len(source) - 1, min(LOOKED_AT, len(source))).round().astype(int)):
+            record = decode(source[int(index)])
+            found.append((record.video, -len(record.boxes.frame), record.id, name, int(index)))
+    taken, ranked = Counter(), []
+    for video, boxes, *rest in sorted(found):
+        ranked.append((taken[video], boxes, video, *rest))
+        taken[video] += 1
+    # Decoded again: a thousand records with their frames would not fit.
+    return [decode(read_split(folder, name)[index]) for *_, name, index in sorted(ranked)[:clips]]
+
+
+def mask_sheets(
+    config: PretrainConfig, maskings: dict[str, MaskingConfig], names: list[str], clips: int
+) -> list[MaskSheet]:
+    """Sheets of up to `clips` records of the splits named, the middle window of each."""
     tokenizer = Tokenizer(config.data.tokenizer)
-    source = read_split(config.data.records, split)
-    indices = np.unique(np.linspace(0, len(source) - 1, min(clips, len(source))).round().astype(int))
-    records = [decode(source[int(index)]) for index in indices]
+    records = pick_records(config.data.records, names, clips)
     return [mask_sheet(record, len(record.windows) // 2, config, maskings, tokenizer) for record in records]
 
 
@@ -117,7 +135,7 @@ def view(config: PretrainConfig, out: str | Path, strategies: list[str], split: 
     maskings = {name: dataclasses.replace(config.masking, strategy=name) for name in strategies}
     for masking in maskings.values():
         validate(dataclasses.replace(config, masking=masking))
-    sheets = mask_sheets(config, maskings, split, clips)
+    sheets = mask_sheets(config, maskings, [split], clips)
     return write_gallery(
         Path(out),
         [(sheet.title, sheet.description, sheet.picture) for sheet in sheets],

@@ -128,7 +128,7 @@ def parse_config(arguments: list[str]):
     Raises ConfigError for a missing file, an unknown field with those it could have meant, or a bad value.
     """
     flags = absl.flags.FlagValues()
-    holder = config_flags.DEFINE_config_file("config", flag_values=flags)
+    holder = config_flags.DEFINE_config_file("config", flag_values=flags, sys_argv=["mmdiff", *arguments])
     file = next((word.split("=", 1)[1] for word in arguments if word.startswith("--config=")), None)
     if "--config" in arguments[:-1]:
         file = arguments[arguments.index("--config") + 1]

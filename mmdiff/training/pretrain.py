@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from tqdm import tqdm
 
 from mmdiff.data.loader import evaluation_batches, training_batches
-from mmdiff.data.records import splits
+from mmdiff.data.records import decode, read_split, splits
 from mmdiff.data.tokenizer import Tokenizer
 from mmdiff.data.video_examples import BoxRule, DataConfig, video_example
 from mmdiff.masking.anchors import label_weight
@@ -74,9 +74,10 @@ def pretrain(config: PretrainConfig, workdir: str | Path, progress_bar: bool = T
     has_validation = "validation" in splits(config.data.records)
     init_key, step_key = run_keys(train.seed)
     sizes, params = runs.build_model(config.model, tokenizer, init_key)
+    make_example = example_maker(config.data, config.masking, sizes, tokenizer)
+    make_example(decode(read_split(config.data.records, "train")[0]), 0, None)  # records of another kind show now
     runs.claim(workdir, config, config.data.tokenizer)
 
-    make_example = example_maker(config.data, config.masking, sizes, tokenizer)
     batches = training_batches(
         config.data.records, make_example, train.batch_size // hosts, train.seed, config.data.threads, host, hosts
     )
