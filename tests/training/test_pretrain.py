@@ -66,13 +66,13 @@ def assert_same_weights(a: Path, b: Path) -> None:
 @pytest.fixture(scope="module")
 def unbroken(records, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("unbroken") / "run"
-    config = tiny.config(records, steps=40, log_every=1, evaluate_every=10, save_every=4)
+    config = tiny.config(records, steps=24, log_every=1, evaluate_every=8, save_every=6)
     return pretrain(config, workdir, progress_bar=False), config
 
 
 def test_loss_falls_and_every_line_says_what_was_hidden(unbroken):
     lines = [line for line in read_metrics(unbroken[0] / runs.METRICS) if line["split"] == "train"]
-    assert [line["step"] for line in lines] == list(range(1, 41))
+    assert [line["step"] for line in lines] == list(range(1, 25))
     start, end = (np.mean([line["loss"] for line in part]) for part in (lines[:3], lines[-3:]))
     assert end < 0.8 * start
     for line in lines:
@@ -90,12 +90,12 @@ def test_a_run_killed_and_started_again_ends_with_the_same_bits(unbroken, tmp_pa
     process = subprocess.Popen([sys.executable, "-c", "\n".join(words)], env=environment, cwd=ROOT)
     deadline = time.monotonic() + 300
     while process.poll() is None and time.monotonic() < deadline:
-        if any(line["step"] >= 14 for line in read_metrics(metrics)):
+        if any(line["step"] >= 8 for line in read_metrics(metrics)):
             process.send_signal(signal.SIGKILL)
             break
         time.sleep(0.01)
     assert process.wait() == -signal.SIGKILL
-    assert max(line["step"] for line in read_metrics(metrics)) < 40
+    assert max(line["step"] for line in read_metrics(metrics)) < 24
     pretrain(config, tmp_path / "run", progress_bar=False)
     assert_same_weights(whole, tmp_path / "run")
     kept = {"step", "split", "loss", "hidden_patches", "gradient_norm"}
