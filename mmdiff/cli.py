@@ -10,6 +10,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from mmdiff.errors import UserError
 
+EXTRA = ("av", "facenet_pytorch", "pysubs2", "scipy", "skimage", "torch", "torchvision", "transformers")
+
 
 def preprocess(options: argparse.Namespace, rest: list[str]) -> int:
     from preprocessing.build import preprocess
@@ -35,28 +37,28 @@ def preprocess(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def pretrain(options: argparse.Namespace, rest: list[str]) -> int:
-    from mmdiff.training.config import parse_config
+    from mmdiff.training.config import PretrainConfig, parse_config
     from mmdiff.training.pretrain import pretrain
 
-    print(f"model in {pretrain(parse_config(rest), options.workdir)}")
+    print(f"model in {pretrain(parse_config(rest, PretrainConfig), options.workdir)}")
     return 0
 
 
 def probe(options: argparse.Namespace, rest: list[str]) -> int:
-    from mmdiff.probing.linear_probe import probe
+    from mmdiff.probing.linear_probe import ProbeConfig, probe
     from mmdiff.reports.tables import probe_table, to_markdown
     from mmdiff.training.config import parse_config
 
-    result = probe(parse_config(rest), options.checkpoint, options.workdir)
+    result = probe(parse_config(rest, ProbeConfig), options.checkpoint, options.workdir)
     print(to_markdown(probe_table([result | {"name": result["strategy"] or Path(options.checkpoint).name}])))
     return 0
 
 
 def view(options: argparse.Namespace, rest: list[str]) -> int:
     from mmdiff.reports.mask_pictures import view
-    from mmdiff.training.config import parse_config
+    from mmdiff.training.config import PretrainConfig, parse_config
 
-    config = parse_config(rest)
+    config = parse_config(rest, PretrainConfig)
     strategies = options.strategies.split(",") if options.strategies else [config.masking.strategy]
     print(f"open {view(config, options.out, strategies, options.split, options.clips)}")
     return 0
@@ -114,7 +116,7 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--out", type=Path, required=True, help="folder for the page and its pictures")
     added.add_argument("--strategies", help="comma-separated, one row of pictures each; the configuration's if absent")
     added.add_argument("--split", default="train")
-    added.add_argument("--clips", type=int, default=6)
+    added.add_argument("--clips", type=int, default=6, choices=range(1, 101), metavar="1..100")
     with_config(added)
 
     added = verb(demo, "run the whole path on small real pixels and write a report")
@@ -134,7 +136,11 @@ def main(arguments: list[str] | None = None) -> int:
     except UserError as error:
         print(f"mmdiff {options.verb}: {error}", file=sys.stderr)
     except ModuleNotFoundError as error:
-        print(f"mmdiff {options.verb}: {error}; pip install 'mmdiff[preprocess]'", file=sys.stderr)
+        if error.name not in EXTRA:
+            raise
+        print(
+            f"mmdiff {options.verb}: {error.name} is not installed: run `make setup` in the repository", file=sys.stderr
+        )
     except OSError as error:
         print(f"mmdiff {options.verb}: {error}", file=sys.stderr)
     return 2

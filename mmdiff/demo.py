@@ -21,7 +21,7 @@ from mmdiff.data.records import decode, read_split, splits
 from mmdiff.data.tokenizer import Tokenizer, train_tokenizer
 from mmdiff.data.video_examples import decode_frame
 from mmdiff.errors import UserError
-from mmdiff.models.pretrained import save_safetensors
+from mmdiff.models.pretrained import save_safetensors, write_whole
 from mmdiff.probing.linear_probe import LinearProbeConfig, ProbeConfig, probe
 from mmdiff.reports.mask_pictures import mask_sheets
 from mmdiff.reports.page import Section, encode_png, write_report
@@ -133,7 +133,8 @@ def demo(out: str | Path, videos: str | Path | None = None) -> Path:
     with stage("linear probe"):
         candidates = {"no continued pretraining": initial} | {name: out / "runs" / name for name in STRATEGIES}
         for name, checkpoint in candidates.items():
-            asked = ProbeConfig(configs["random"].data, configs["random"].model, LinearProbeConfig())
+            settings = configs["random"] if checkpoint == initial else ProbeConfig()
+            asked = ProbeConfig(settings.data, settings.model, LinearProbeConfig())
             try:
                 probes.append(probe(asked, checkpoint, out / "probes" / name) | {"name": name})
             except UserError as error:
@@ -203,10 +204,9 @@ def _claim(out: Path, videos: str | Path | None) -> None:
         before = json.loads(note.read_text(encoding="utf-8"))["videos"]
         if before != source:
             raise UserError(f"{out} holds a demo of other videos ({before}): give another folder")
-    elif out.exists() and any(out.iterdir()):
+    elif out.exists() and any(not path.name.endswith(".partial") for path in out.iterdir()):
         raise UserError(f"{out} is not empty and holds no demo: give a new folder")
-    out.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps({"videos": source}) + "\n", encoding="utf-8")
+    write_whole(note, (json.dumps({"videos": source}) + "\n").encode())
 
 
 @contextmanager

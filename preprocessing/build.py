@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import shutil
 import time
@@ -18,6 +17,7 @@ from preprocessing.options import Options
 from preprocessing.problems import PreprocessError, Problem
 from preprocessing.process_all import process_all
 from preprocessing.questions import FILE_NAME, Asked, read_questions
+from preprocessing.whole_files import UNFINISHED, whole
 
 MANIFEST, SUMMARY, PROBLEMS, STAGING = "preprocess.json", "summary.json", "problems.jsonl", "staging"
 
@@ -26,6 +26,7 @@ MANIFEST, SUMMARY, PROBLEMS, STAGING = "preprocess.json", "summary.json", "probl
 class Summary:
     """What a run made; also written to `summary.json`."""
 
+    out: str  # the folder that holds it
     videos: int  # used
     records: dict[str, int]  # by split
     frames: int  # looked at by the detector
@@ -36,6 +37,18 @@ class Summary:
     seconds_taken: dict[str, float]  # by stage
     detected: int  # videos whose detection was run now; the others were there already
     already_done: bool = False
+
+    def describe(self) -> str:
+        """A line or two for the command line."""
+        records = " and ".join(f"{count} {split}" for split, count in self.records.items())
+        lines = [
+            f"videos: {self.videos}, records: {records}, faces: {self.boxes['face']}, bodies: {self.boxes['body']}"
+            + " (all was there already)" * self.already_done
+        ]
+        remarks = [f"problems: {self.problems}, see {Path(self.out) / PROBLEMS}"] if self.problems else []
+        if remarks := remarks + self.notices:
+            lines.append("; ".join(remarks))
+        return "\n".join(lines)
 
 
 def preprocess(videos: Path, out: Path, options: Options, progress: bool = True) -> Summary:
@@ -87,6 +100,7 @@ def preprocess(videos: Path, out: Path, options: Options, progress: bool = True)
     problems += [Problem(f"{asked_in.name}:{asked.line}", "questions", text, advice) for asked, text in outside]
     _write_problems(out, problems)
     summary = Summary(
+        out=str(out),
         videos=len(results),
         records=counts,
         frames=sum(result["frames"] for result in results.values()),
@@ -132,17 +146,24 @@ def find_videos(folder: Path, options: Options, out: Path) -> tuple[dict[str, Pa
 
 
 def split_videos(names: list[str], share: float) -> tuple[dict[str, list[str]], list[str]]:
-    """Which videos are for training and which for validation, by the hash of their names; and what to tell about it.
+    """Which videos are for training and which for validation, and what to tell about it.
 
-    The same names give the same split on every machine. One video at least is left for training.
+    The hash of a video's name, a number from 0 to 1, is held against the share: the other videos have no say, so that
+    a video that is added moves none. Only where a split would be empty, the nearest video fills it.
     """
-    order = sorted(names, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-    count = min(math.ceil(share * len(order)), len(order) - 1)
-    if share and not count:
+    if not share:
+        return {"train": names}, []
+    if len(names) == 1:
         return {"train": names}, ["there is only one video: all of it is for training, nothing for validation"]
-    validation = set(order[:count])
-    splits = {"train": [name for name in names if name not in validation]}
-    return (splits | {"validation": sorted(validation)} if validation else splits), []
+    place = {name: _hash(f"validation:{name}") for name in names}
+    first, *_, last = sorted(names, key=place.get)
+    validation = {name for name in names if place[name] < share} - {last} | {first}
+    return {"train": [name for name in names if name not in validation], "validation": sorted(validation)}, []
+
+
+def _hash(text: str) -> float:
+    """A number from 0 to below 1, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
 
 
 def _questions_file(videos: Path, options: Options) -> Path | None:
@@ -156,12 +177,16 @@ def _questions_file(videos: Path, options: Options) -> Path | None:
 
 def _manifest(videos: Path, files: dict[str, Path], questions: Path | None, options: Options) -> dict:
     """All that the dataset depends on, as JSON."""
+    asked = None
+    if questions:
+        where = "beside" if questions.resolve() == (videos / FILE_NAME).resolve() else "given"
+        asked = {where: hashlib.sha256(questions.read_bytes()).hexdigest()}
     return {
         "videos": str(videos.resolve()),
         "options": options.of_dataset(),
         "format": staging.FORMAT,
         "sources": {name: staging.signature(path, options)["sources"] for name, path in files.items()},
-        "questions": hashlib.sha256(questions.read_bytes()).hexdigest() if questions else None,
+        "questions": asked,
     }
 
 
@@ -172,19 +197,20 @@ def _already_done(out: Path, manifest: dict) -> Summary | None:
     """
     if out.exists() and not out.is_dir():
         raise PreprocessError(f"{out} is a file; give a new folder for the records")
-    if not out.exists() or not any(out.iterdir()):
+    there = sorted(path.name for path in out.iterdir() if path.suffix != UNFINISHED) if out.exists() else []
+    if not there:
         return None
     try:
         before = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
         if set(before) != set(manifest):
             raise ValueError("a file of that name, but not ours")
     except (OSError, ValueError, TypeError):
-        some = ", ".join(sorted(path.name for path in out.iterdir())[:3])
         raise PreprocessError(
-            f"{out} already holds other things ({some}); give a new or empty folder for the records"
+            f"{out} already holds other things ({', '.join(there[:3])}); give a new or empty folder for the records"
         ) from None
-    if not (out / SUMMARY).is_file():
-        return None  # An interrupted run: staged videos that fit are used again, the others are made again.
+    finished = (out / SUMMARY).is_file()
+    if not finished and not any((out / STAGING).glob("*.msgpack")):
+        return None  # It ended before it made anything.
     differing = [
         f"{name} was {before['options'].get(name)!r} and is now {value!r}"
         for name, value in manifest["options"].items()
@@ -194,13 +220,15 @@ def _already_done(out: Path, manifest: dict) -> Summary | None:
         differing.append(f"the videos were {before['videos']} and are now {manifest['videos']}")
     if differing:
         raise PreprocessError(
-            f"{out} holds records that were made otherwise: {'; '.join(differing)}. "
+            f"{out} holds records, or the start of them, that were made otherwise: {'; '.join(differing)}. "
             f"Give another folder, or remove {out} to make them anew"
         )
-    if before != manifest:
-        return None
+    if manifest["questions"] is None and "given" in (before["questions"] or {}):
+        manifest = manifest | {"questions": before["questions"]}  # Who names no file leaves the one given before.
+    if not finished or before != manifest:
+        return None  # Staged videos that fit are used again, the others are made again.
     summary = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
-    return Summary(**{**summary, "already_done": True})
+    return Summary(**{**summary, "out": str(out), "already_done": True})
 
 
 def _write_dataset(
@@ -231,6 +259,5 @@ def _write_json(path: Path, values: dict) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, path)
+    with whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")

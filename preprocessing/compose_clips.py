@@ -30,6 +30,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from mmdiff.data.records import SECONDS_PER_SEGMENT
+from preprocessing.questions import FILE_NAME
+from preprocessing.whole_files import whole
 
 WIDTH, HEIGHT, FPS = 320, 180, 12
 SAMPLE_RATE = 22_050
@@ -162,12 +164,14 @@ def compose_clips(
 ) -> None:
     """Writes clip_00.mp4 with clip_00.srt, and so on, and one questions.jsonl; the same seed writes the same folder.
 
+    `questions.jsonl` comes last: where it is, all clips are, and where composing was stopped, it is not.
     `progress` wraps the clips' numbers, as `tqdm.tqdm` does. Raises ValueError where there would be nothing to see.
     """
     if clips < 1 or seconds < 1:
         raise ValueError(f"asked for {clips} clips of {seconds} s; at least one clip of one second is needed")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / FILE_NAME).unlink(missing_ok=True)
     rng = np.random.default_rng(seed)
     films = _plan(clips, seconds, rng)
     names = [f"clip_{number:02d}.mp4" for number in range(clips)]
@@ -175,14 +179,15 @@ def compose_clips(
         question for name, scenes in zip(names, films, strict=True) for question in _ask(Path(name).stem, name, scenes)
     ]
     _shuffle_answers(questions, rng)
-    (folder / "questions.jsonl").write_text("".join(json.dumps(question) + "\n" for question in questions))
     cutouts = {subject.photo: _cut_out(subject) for subject in (*PERSONS.values(), *THINGS.values())}
     grounds = {ground: _paint_ground(ground) for ground in GROUNDS}
     for number in progress(range(clips)):
         path, scenes = folder / names[number], films[number]
-        path.with_suffix(".srt").write_text(_subtitles(scenes))
+        _write_text(path.with_suffix(".srt"), _subtitles(scenes))
         frames = (_draw(scenes, time / FPS, cutouts, grounds) for time in range(round(seconds * FPS)))
-        _write_video(path, frames, _synthesize(scenes, np.random.default_rng([seed, number])))
+        with whole(path) as unfinished:
+            _write_video(unfinished, frames, _synthesize(scenes, np.random.default_rng([seed, number])))
+    _write_text(folder / FILE_NAME, "".join(json.dumps(question) + "\n" for question in questions))
 
 
 def _deal(cards: Iterable, rng: np.random.Generator) -> Iterator:
@@ -402,9 +407,7 @@ def _synthesize(scenes: list[Scene], rng: np.random.Generator) -> Float32[np.nda
 def _write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "180 320 3"]], sound: Float32[np.ndarray, " n"]):
     import av
 
-    # Written beside and renamed: a folder never holds half a clip under its final name.
-    partial = path.with_suffix(".partial")
-    with av.open(str(partial), "w", format="mp4") as container:
+    with av.open(str(path), "w", format="mp4") as container:
         # Without x264's look-ahead, because with it the same frames were now and then written as other bytes.
         options = {"crf": "20", "preset": "veryfast", "x264-params": "mbtree=0:rc-lookahead=0"}
         video = container.add_stream("libx264", rate=FPS, options=options)
@@ -420,4 +423,8 @@ def _write_video(path: Path, frames: Iterable[UInt8[np.ndarray, "180 320 3"]], s
             frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, first, Fraction(1, SAMPLE_RATE)
             container.mux(audio.encode(frame))
         container.mux(audio.encode(None))
-    partial.replace(path)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with whole(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")

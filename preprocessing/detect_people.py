@@ -52,10 +52,10 @@ def detector_class(name: str) -> type[Detector]:
         )
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"detector {name!r} cannot be imported ({error}); is its folder in PYTHONPATH and spelled right?"
-        ) from error
+    except (Exception, SystemExit) as error:  # A module is anybody's code, and may do anything when it is read.
+        missing = isinstance(error, ImportError | AttributeError)
+        advice = "is its folder in PYTHONPATH and spelled right?" if missing else "mend its module"
+        raise ValueError(f"detector {name!r} cannot be imported ({type(error).__name__}: {error}); {advice}") from error
     if not hasattr(found, "boxes"):
         raise ValueError(f"detector {name!r} has no method boxes(frames); see preprocessing/detect_people.py")
     return found

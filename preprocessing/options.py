@@ -6,7 +6,7 @@ from pathlib import Path
 
 from preprocessing.problems import PreprocessError
 
-IRRELEVANT = ("workers", "strict", "questions")  # change how a run goes, or what is read afresh, but no detection
+IRRELEVANT = ("workers", "questions")  # change how a run goes, or what is read afresh, but no detection
 IN_STAGED = ("fps", "detector", "segments_per_window", "jpeg_quality")  # decide what one video gives
 
 VIDEO_EXTENSIONS = (
@@ -37,8 +37,7 @@ class Options:
     validation_share: float = 0.25  # of the videos
     jpeg_quality: int = 95
     workers: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)  # 0: in this process
-    strict: bool = False  # The caller ends with an error where there are problems.
-    questions: Path | None = None  # None: `questions.jsonl` in the folder of the videos, if there
+    questions: Path | None = None  # None: `questions.jsonl` in the folder of the videos, else those given before
     extensions: tuple[str, ...] = VIDEO_EXTENSIONS
 
     def __post_init__(self):

@@ -18,6 +18,7 @@ from preprocessing.options import Options
 from preprocessing.problems import PreprocessError, Problem, VideoError
 from preprocessing.process_video import process
 
+INSTALL = "`make setup`, or `pip install -c constraints.txt '.[preprocess]'` in the repository"
 POLL = 0.5  # seconds between two looks at the workers' progress
 
 _detector: Callable[[], Detector] | None = None  # one per worker process
@@ -29,6 +30,7 @@ def process_all(
 ) -> tuple[dict[str, dict], list[Problem], int]:
     """What every video gave, without its windows; the problems of those that gave nothing; how many were run now."""
     staged = {name: staging.staged_path(folder, name) for name in files}
+    staging.keep_only(folder, staged.values())
     waiting, problems = {}, []
     for name, path in files.items():
         if staging.load_short(staged[name], staging.signature(path, options)) is None:
@@ -62,17 +64,18 @@ def _run(jobs: list[tuple], options: Options, counter, on_wait) -> Iterator[tupl
         for job in jobs:
             yield job[1], _work(*job)
         return
-    suspects = yield from _run_pool(jobs, min(options.workers, len(jobs)), options, counter, on_wait)
-    for job in suspects:  # One of them killed the pool: each gets a process of its own.
-        if (yield from _run_pool([job], 1, options, counter, on_wait)):
+    suspects = []
+    while jobs:
+        running, jobs = yield from _run_pool(jobs, min(options.workers, len(jobs)), options, counter, on_wait)
+        suspects += running
+    for job in suspects:  # Each ran when a process died, of itself or beside the culprit: alone it shows.
+        if any((yield from _run_pool([job], 1, options, counter, on_wait))):
             advice = "it may need more memory than there is, or be damaged so that the decoder crashes: convert it"
             yield job[1], Problem(job[1], "decode", "the process that read it was killed", advice)
 
 
 def _run_pool(jobs: list[tuple], workers: int, options: Options, counter, on_wait):
-    """Runs jobs in fresh processes, one per core; returns those that are left when the pool dies."""
-    if not jobs:
-        return []
+    """Runs jobs in fresh processes, one per core; returns those that ran, and those that waited, when the pool died."""
     threads = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     os.environ.update(dict.fromkeys(threads, "1"))  # Inherited: OpenMP reads it once, when the worker starts.
     waiting, running = list(reversed(jobs)), {}
@@ -99,7 +102,7 @@ def _run_pool(jobs: list[tuple], workers: int, options: Options, counter, on_wai
         pool.shutdown(cancel_futures=True)
         for name, value in threads.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
-    return [*running.values(), *reversed(waiting)]
+    return list(running.values()), waiting[::-1]
 
 
 def _start_worker(detector: str, counter) -> None:
@@ -116,8 +119,7 @@ def _build(name: str) -> Detector:
         return detector_class(name)()
     except Exception as error:
         raise PreprocessError(
-            f"detector {name!r} cannot be built ({error!r}); is everything installed that it needs "
-            "(pip install 'mmdiff[preprocess]')?"
+            f"detector {name!r} cannot be built ({error!r}); is everything installed that it needs ({INSTALL})?"
         ) from error
 
 
@@ -131,7 +133,7 @@ def _start_pool_worker(detector: str, counter) -> None:
 def _work(path: Path, name: str, staged: Path, options: Options) -> Problem | None:
     """Processes one video and keeps the result; a problem where it cannot be used."""
     detector = _detector()
-    size, done = path.stat().st_size, 0.0
+    size, done = 0, 0.0
 
     def advance(share: float) -> None:
         nonlocal done
@@ -140,12 +142,19 @@ def _work(path: Path, name: str, staged: Path, options: Options) -> Problem | No
         done = max(done, share)
 
     try:
+        size = path.stat().st_size
         signature = staging.signature(path, options)
         staging.save(staged, signature, process(path, options, detector, name, advance))
     except VideoError as error:
         return dataclasses.replace(error.problem, file=name)
     except OSError as error:
         return Problem(name, "decode", f"cannot be read ({error})", "check the file, its rights and the disk")
+    except ImportError as error:  # It would be so with every video.
+        raise PreprocessError(f"{error}; run {INSTALL}") from error
+    except PreprocessError:
+        raise
+    except Exception as error:  # Whatever it is, the other videos are not concerned.
+        return Problem(name, "process", f"cannot be processed ({error!r})", "convert it, and report this line to us")
     finally:
         advance(1.0)
     return None

@@ -1,13 +1,15 @@
 """One video in, everything that is stored about it out; the same function under any engine that runs it."""
 
 import dataclasses
+import itertools
+import reprlib
 from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from mmdiff.data.records import PARTS, SECONDS_PER_SEGMENT, Boxes, Question, Record, Segments
+from mmdiff.data.records import PARTS, SECONDS_PER_SEGMENT, SOURCES, Boxes, Question, Record, Segments
 from preprocessing import spectrogram
 from preprocessing.decode_audio import decode_audio
 from preprocessing.decode_video import SampledFrames
@@ -153,17 +155,33 @@ def _watch(path: Path, options: Options, detector: Detector, note, on_progress) 
 def _detect(detector: Detector, frames: list, path: Path, name: str) -> list[list[LabelledBox]]:
     advice = "see the interface in preprocessing/detect_people.py, or choose another detector"
     try:
-        boxes = detector.boxes(list(frames))
+        found = detector.boxes(list(frames))
     except Exception as error:  # A detector is anybody's code: its failure is a problem of this video only.
         raise VideoError(path, f"detector {name!r} failed: {error!r}", advice, "detect") from error
-    wrong = None
-    if len(boxes) != len(frames):
-        wrong = f"gave boxes for {len(boxes)} of {len(frames)} frames"
-    elif parts := {box.part for frame in boxes for box in frame} - set(PARTS):
-        wrong = f"gave the part {sorted(parts)}, which is none of {PARTS}"
-    if wrong:
-        raise VideoError(path, f"detector {name!r} {wrong}", advice, "detect")
-    return boxes
+    if wrong := _wrong(found, len(frames)):
+        raise VideoError(path, f"detector {name!r} gave {wrong}", advice, "detect")
+    return found
+
+
+def _wrong(found: object, frames: int) -> str | None:
+    """What a detector gave instead of a list of LabelledBox for each frame; None where it gave that."""
+    if not isinstance(found, list) or not all(isinstance(boxes, list) for boxes in found):
+        return f"{reprlib.repr(found)}, which is not a list of lists"
+    if len(found) != frames:
+        return f"boxes for {len(found)} of {frames} frames"
+    for box in itertools.chain(*found):
+        if not isinstance(box, LabelledBox):
+            return f"{reprlib.repr(box)}, which is not a LabelledBox"
+        if box.part not in PARTS:
+            return f"the part {box.part!r}, which is none of {PARTS}"
+        if box.source not in SOURCES:
+            return f"the source {box.source!r}, which is none of {SOURCES}"
+        if not isinstance(box.label, str):
+            return f"the label {box.label!r}, which is not a text"
+        for number in (box.y0, box.x0, box.y1, box.x1, box.score):
+            if not hasattr(number, "__float__"):
+                return f"{number!r} for an edge or a score, which is not a number"
+    return None
 
 
 def _jpeg(image: np.ndarray, quality: int) -> bytes:

@@ -1,12 +1,13 @@
 """What one video gave, kept in a file until the dataset is written: never half-written, never pickled."""
 
 import hashlib
-import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from preprocessing.options import Options
 from preprocessing.subtitles import subtitle_file
+from preprocessing.whole_files import UNFINISHED, whole
 
 FORMAT = 1  # Raise it when the same video and options give something else than before.
 
@@ -15,6 +16,12 @@ def staged_path(folder: Path, name: str) -> Path:
     """Where the result of the video called `name` is kept; any name gives a safe file name of its own."""
     readable = re.sub(r"[^A-Za-z0-9]+", "_", Path(name).stem).strip("_")[:40]
     return folder / f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:16]}.msgpack"
+
+
+def keep_only(folder: Path, staged: Collection[Path]) -> None:
+    """Removes from the folder what is unfinished, and the results of videos that are no longer there."""
+    for path in {*folder.glob("*.msgpack"), *folder.glob("*" + UNFINISHED)} - set(staged):
+        path.unlink()
 
 
 def signature(video: Path, options: Options) -> dict:
@@ -34,11 +41,10 @@ def save(path: Path, signature: dict, result: dict) -> None:
 
     short = {name: value for name, value in result.items() if name != "windows"}
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_bytes(
-        msgpack.packb({"signature": signature, "result": short}) + msgpack_serialize({"windows": result["windows"]})
-    )
-    os.replace(unfinished, path)
+    with whole(path) as unfinished:
+        unfinished.write_bytes(
+            msgpack.packb({"signature": signature, "result": short}) + msgpack_serialize({"windows": result["windows"]})
+        )
 
 
 def load_short(path: Path, signature: dict | None = None) -> dict | None:

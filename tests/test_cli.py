@@ -60,6 +60,8 @@ def test_pretrain_probe_and_view_work_by_their_documented_words(records, run, tm
         "config.json",
         "metrics.jsonl",
         "model.safetensors",
+        "records.digest",
+        "summary.json",
         "tensorboard",
         "tokenizer.json",
     ]
@@ -85,6 +87,14 @@ def test_mistakes_in_the_configuration_name_what_is_known(records, tmp_path, cap
 
     assert "known: random, difference" in pretrain(config=CONFIG.replace("difference", "differ"))
     assert "has no field 'ration'; it has strategy, where" in pretrain("--config.masking.ration=0.3")
+    assert "config has no field 'maskin'; it has preset, data" in pretrain("--config.maskin.ratio=0.3")
+    assert "must be labels" in pretrain("--config.masking.anchors=person,hand")
+    assert "train.fsdp=3 does not divide" in pretrain("--config.train.fsdp=3")
+    assert "must be even" in pretrain("--config.model.rows=5")
+    assert "multiple of 64" in pretrain("--config.model.hidden_size=0")
+    assert "this command needs a PretrainConfig" in pretrain(config=PROBE)
+    (tmp_path / "broken.py").write_text("def get_config(:")
+    assert "cannot be used: SyntaxError" in pretrain(config=str(tmp_path / "broken.py"))
     assert "known: paper, official_code" in pretrain("--config.preset=mine")
     assert "known: body, face" in pretrain("--config.masking.where=hand")
     assert "no configuration file at nowhere.py" in pretrain(config="nowhere.py")
@@ -110,9 +120,11 @@ def test_mistakes_about_checkpoints_are_explained(records, run, tmp_path, capsys
     assert "token_encoder" in pretrain(tmp_path / "other.safetensors")
     words = ["--config", PROBE, "--workdir", tmp_path / "probe", "--checkpoint"]
     assert "not the folder of a run" in said(capsys, "probe", *words, tmp_path)
-    assert "holds a run of pretraining" in said(
-        capsys, "probe", "--config", PROBE, "--workdir", run, "--checkpoint", run
-    )
+    assert "holds no probe" in said(capsys, "probe", "--config", PROBE, "--workdir", run, "--checkpoint", run)
+    own = [*words, run, "--config.data.segments=7", "--config.model.rows=4"]
+    assert "only data.records can be changed" in said(capsys, "probe", *own)
+    typo = [*words, run, "--config.probe.sedes=3"]
+    assert "config.probe has no field 'sedes'; it has seeds, epochs" in said(capsys, "probe", *typo)
 
 
 def test_mistakes_about_videos_are_explained(tmp_path, capsys):

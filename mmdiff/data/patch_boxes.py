@@ -27,14 +27,15 @@ def patches_in_boxes(
 ) -> tuple[Int32[np.ndarray, " p"], Float32[np.ndarray, " p"]]:
     """For each patch the track (0: none) and weight of the box that holds it.
 
-    A box holds a patch if it covers at least `min_coverage` of it, and anything at all. Where boxes overlap, the one
-    with the highest weight wins, then the one that covers more.
+    A box holds a patch if it covers at least `min_coverage` of it; a box too small for that holds the patch it covers
+    most. Where boxes overlap, the one with the highest weight wins, then the one that covers more.
     """
     patches = grid[0] * grid[1]
     if not len(boxes):
         return np.zeros(patches, np.int32), np.zeros(patches, np.float32)
     share = coverage(boxes, grid, patch_size)
-    held = (share > 0) & (share >= min_coverage) & (weight[:, None] > 0)
+    enough = np.minimum(min_coverage, share.max(axis=1, keepdims=True))
+    held = (share > 0) & (share >= enough) & (weight[:, None] > 0)
     # Coverage lies in 0..1 and can only decide between equal weights once weights are ranks.
     rank = np.unique(weight, return_inverse=True)[1][:, None] * 2 + share
     best = np.argmax(np.where(held, rank, -1), axis=0)

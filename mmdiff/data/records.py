@@ -14,6 +14,7 @@ record is a TFDS example in an ArrayRecord file.
 """
 
 import dataclasses
+import hashlib
 import io
 from pathlib import Path
 
@@ -28,6 +29,7 @@ MEL_FRAMES, MEL_BINS = 60, 64  # of one audio span; the model's 65th bin is the 
 PARTS = ("body", "face")  # what of a person a box encloses
 SOURCES = ("detected", "derived", "filled")  # seen, computed from another box, interpolated
 BUILDER_NAME = "video_folder"
+DIGESTED = 2**20  # bytes of either end of a file that name its content
 
 
 class RecordError(UserError):
@@ -269,6 +271,19 @@ def find_dataset(folder: str | Path) -> Path:
             f"{folder} holds {what}; give the output folder of one `mmdiff preprocess` (or of one version)"
         )
     return found[0]
+
+
+def digest(folder: str | Path) -> str:
+    """A name for the content of a dataset, from the ends of its files: the same wherever it is copied to."""
+    found = hashlib.sha256()
+    for path in sorted(find_dataset(folder).iterdir()):
+        size = path.stat().st_size
+        found.update(f"{path.name} {size} ".encode())
+        with path.open("rb") as file:
+            found.update(file.read(DIGESTED))
+            file.seek(max(0, size - DIGESTED))
+            found.update(file.read(DIGESTED))
+    return found.hexdigest()[:16]
 
 
 def splits(folder: str | Path) -> list[str]:

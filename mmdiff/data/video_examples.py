@@ -213,7 +213,7 @@ def question_tokens(record: Record, question: Question, tokenizer: Tokenizer) ->
     """ "<start> to <end>" START question: the span asked about, in percent of the window."""
     first, count = (int(x) for x in record.windows[question.window])
     begin, end = record.segments.start[first], record.segments.end[first + count - 1]
-    share = [int(100 * (time - begin) / (end - begin)) for time in (question.start, question.end)]
+    share = [int(100 * min(max((time - begin) / (end - begin), 0), 1)) for time in (question.start, question.end)]
     return [*tokenizer.encode(f"{share[0]} to {share[1]}"), START, *tokenizer.encode(question.text)]
 
 

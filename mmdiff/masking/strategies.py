@@ -44,8 +44,8 @@ class MaskingConfig:
         for name in ("alpha", "min_coverage"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"masking.{name}={getattr(self, name)} must lie from 0 to 1")
-        if not self.anchors:
-            raise ValueError("masking.anchors is empty; the paper's is ('person',)")
+        if not self.anchors or any("," in anchor for anchor in self.anchors):
+            raise ValueError(f"masking.anchors={self.anchors!r} must be labels, as in \"('person', 'hand')\"")
 
 
 class Patches(NamedTuple):
@@ -106,7 +106,8 @@ def mask_patches(key: Key[Array, ""], patches: Patches, config: MaskingConfig) -
     what happens to a clip without boxes.
     """
     wanted_key, rest_key = jax.random.split(key)
-    valid = jnp.ones_like(patches.valid) if config.mask_padding else patches.valid
+    # A clip without any real patch only fills up a batch: nothing of it is ever hidden.
+    valid = (patches.valid | patches.valid.any()) if config.mask_padding else patches.valid
     budget = jnp.floor(config.ratio * valid.sum()).astype(jnp.int32)
     strategy = STRATEGIES[config.strategy]
     score = strategy.score(patches)

@@ -67,7 +67,8 @@ def read_arrays(path: str | Path) -> dict[str, np.ndarray]:
         if head[:2] == b"PK":
             with np.load(path, allow_pickle=False) as archive:
                 return {name: archive[name] for name in archive.files}
-        if head[8:9] == b"{":  # eight bytes of header length, then JSON
+        # Eight bytes of header length, then JSON. A msgpack file may have a brace there, but no such length before it.
+        if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 2**32:
             return {name.replace(".", "/"): array for name, array in safetensors.numpy.load_file(path).items()}
         tree = flax.serialization.msgpack_restore(path.read_bytes())
         if not isinstance(tree, dict) or not isinstance(tree.get("params"), dict):
@@ -159,7 +160,7 @@ def check_params(found: dict, config: ReserveConfig, *, source: str, fill: jax.A
 def save_safetensors(path: str | Path, params: dict) -> None:
     """Writes the parameters, in their own types, under the released names."""
     flat = {name: np.asarray(array) for name, array in flatten_dict(params, sep="/").items()}
-    _write(path, safetensors.numpy.save(flat))
+    write_whole(path, safetensors.numpy.save(flat))
 
 
 def save_reserve(path: str | Path, params: dict, step: int = 0) -> None:
@@ -167,11 +168,11 @@ def save_reserve(path: str | Path, params: dict, step: int = 0) -> None:
     half = jax.tree.map(lambda x: np.asarray(x, np.float16) if x.dtype == jnp.float32 else np.asarray(x), params)
     # In place: a copy would sort the three keys, and the original's order is this one.
     tree = {"step": step, "params": half, "opt_state": None}
-    _write(path, flax.serialization.msgpack_serialize(tree, in_place=True))
+    write_whole(path, flax.serialization.msgpack_serialize(tree, in_place=True))
 
 
-def _write(path: str | Path, data: bytes) -> None:
-    """A file is either whole or not there."""
+def write_whole(path: str | Path, data: bytes) -> None:
+    """Writes a file, in a folder made if need be, that a kill leaves either whole or not there."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")

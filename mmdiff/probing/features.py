@@ -11,7 +11,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from mmdiff.data.records import RecordError, decode, find_dataset, read_split
+from mmdiff.data.records import RecordError, decode, read_split
+from mmdiff.data.records import digest as records_digest
 from mmdiff.data.tokenizer import Tokenizer
 from mmdiff.data.video_examples import (
     NO_BOXES,
@@ -48,9 +49,7 @@ def fingerprint(checkpoint: Path, records: str, tokenizer: Path, data: DataConfi
         while block := file.read(1 << 24):
             digest.update(block)
     digest.update(tokenizer.read_bytes())
-    for path in sorted(find_dataset(records).iterdir()):
-        stat = path.stat()
-        digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}".encode())
+    digest.update(records_digest(records).encode())
     digest.update(json.dumps([data.segments, data.text_length, dataclasses.astuple(model)]).encode())
     return digest.hexdigest()[:16]
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from mmdiff.data.tokenizer import Tokenizer
 from mmdiff.data.video_examples import DataConfig
+from mmdiff.models.pretrained import write_whole
 from mmdiff.models.reserve import MerlotReserve
 from mmdiff.objectives.question_answering import answer_correct, answer_loss, answer_scores
 from mmdiff.probing.features import QuestionFeatures, compute_features, fingerprint
@@ -19,7 +20,7 @@ from mmdiff.training import runs
 from mmdiff.training.config import ConfigError, ModelConfig, validate
 
 PREDICTIONS = ("audio", "text", "joint")
-RESULT = "probe.json"
+RESULT, FEATURES = "probe.json", "features"
 
 
 @dataclasses.dataclass
@@ -61,6 +62,8 @@ def probe(config: ProbeConfig, checkpoint: str | Path, workdir: str | Path, prog
     data, model_config = dataclasses.replace(config.data), dataclasses.replace(config.model)
     strategy = None
     if checkpoint.is_dir():
+        if dataclasses.replace(config.data, records="") != DataConfig() or config.model != ModelConfig():
+            raise ConfigError(f"the run in {checkpoint} knows its data and model: only data.records can be changed")
         stored = runs.read_config(checkpoint)
         data = DataConfig(**stored["data"] | {"tokenizer": str(checkpoint / runs.TOKENIZER)})
         data.records = config.data.records or data.records
@@ -68,19 +71,18 @@ def probe(config: ProbeConfig, checkpoint: str | Path, workdir: str | Path, prog
         strategy = stored["masking"]["strategy"]
     model_config.checkpoint = str(checkpoint)
     validate(ProbeConfig(data, model_config, config.probe))
-    if (workdir / runs.CONFIG).exists():
-        raise ConfigError(f"{workdir} holds a run of pretraining: give another --workdir")
+    _claim(workdir, checkpoint)
     tokenizer = Tokenizer(data.tokenizer)
     sizes, params = runs.build_model(model_config, tokenizer, jax.random.key(0))
     file = runs.checkpoint_file(checkpoint)
     name = fingerprint(file, data.records, Path(data.tokenizer), data, sizes)
     train, validation = (
-        compute_features(workdir / "features", name, split, MerlotReserve(sizes), params, data, tokenizer, progress_bar)
+        compute_features(workdir / FEATURES, name, split, MerlotReserve(sizes), params, data, tokenizer, progress_bar)
         for split in ("train", "validation")
     )
     accuracy = train_heads(train, validation, config.probe)
     result = {
-        "checkpoint": str(checkpoint),
+        "checkpoint": str(checkpoint.resolve()),
         "strategy": strategy,
         "mode": "linear",
         "questions": len(validation.label),
@@ -90,8 +92,18 @@ def probe(config: ProbeConfig, checkpoint: str | Path, workdir: str | Path, prog
         "features": name,
         "config": dataclasses.asdict(config.probe),
     }
-    (workdir / RESULT).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_whole(workdir / RESULT, (json.dumps(result, indent=2) + "\n").encode())
     return result
+
+
+def _claim(workdir: Path, checkpoint: Path) -> None:
+    """Raises RunError where the folder holds anything but an earlier probe of this checkpoint."""
+    if (workdir / RESULT).exists():
+        before = json.loads((workdir / RESULT).read_text(encoding="utf-8"))["checkpoint"]
+        if before != str(checkpoint.resolve()):
+            raise runs.RunError(f"{workdir} holds a probe of {before}: give another --workdir")
+    elif workdir.exists() and {path.name for path in workdir.iterdir()} - {FEATURES}:
+        raise runs.RunError(f"{workdir} is not empty and holds no probe: give a new folder as --workdir")
 
 
 def train_heads(

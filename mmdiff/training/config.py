@@ -1,8 +1,8 @@
 """Command-line words in, one checked configuration out."""
 
+import copy
 import dataclasses
 import json
-import re
 from pathlib import Path
 
 import absl.flags
@@ -39,6 +39,14 @@ class ModelConfig:
         """Raises ValueError for a value that means nothing."""
         if self.dtype not in ("bfloat16", "float32"):
             raise ValueError(f"model.dtype={self.dtype!r} is unknown; known: bfloat16, float32")
+        for name in ("rows", "columns"):
+            if getattr(self, name) < 2 or getattr(self, name) % 2:
+                raise ValueError(f"model.{name}={getattr(self, name)} must be even: patches are pooled 2x2")
+        if self.hidden_size < 64 or self.hidden_size % 64:
+            raise ValueError(f"model.hidden_size={self.hidden_size} must be a multiple of 64")
+        for encoder in ENCODERS:
+            if getattr(self, f"{encoder}_layers") < 1:
+                raise ValueError(f"model.{encoder}_layers={getattr(self, f'{encoder}_layers')} must be at least 1")
         if set(self.remat) - set(ENCODERS):
             raise ValueError(f"model.remat={self.remat} is unknown; known: {', '.join(ENCODERS)}")
 
@@ -120,15 +128,13 @@ def apply_preset(config, name: str) -> None:
         set_field(config, path, value)
 
 
-def parse_config(arguments: list[str]):
-    """The configuration of `--config FILE[:ARGUMENT] --config.section.field=value ...`.
+def parse_config(arguments: list[str], wanted: type):
+    """The `wanted` configuration of `--config FILE[:ARGUMENT] --config.section.field=value ...`.
 
     The file's `get_config(argument)` comes first, then the preset, then the other fields of the command line.
 
-    Raises ConfigError for a missing file, an unknown field with those it could have meant, or a bad value.
+    Raises ConfigError for a missing, broken or other kind of file, an unknown field with those there are, or a bad value.
     """
-    flags = absl.flags.FlagValues()
-    holder = config_flags.DEFINE_config_file("config", flag_values=flags, sys_argv=["mmdiff", *arguments])
     file = next((word.split("=", 1)[1] for word in arguments if word.startswith("--config=")), None)
     if "--config" in arguments[:-1]:
         file = arguments[arguments.index("--config") + 1]
@@ -137,33 +143,45 @@ def parse_config(arguments: list[str]):
     if not Path(file.split(":")[0]).is_file():
         raise ConfigError(f"no configuration file at {file.split(':')[0]}; the project's lie in configs/")
     try:
-        rest = flags(["mmdiff", *arguments])[1:]
-        config = holder.value
-    except absl.flags.Error as error:
-        raise ConfigError(_explain(error, file)) from None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(_explain(error, file)) from None
+        plain, _, _ = _parse([f"--config={file}"])
+    except Exception as error:  # noqa: BLE001  the file is the user's code
+        raise ConfigError(f"{file} cannot be used: {type(error).__name__}: {error}") from None
+    if not isinstance(plain, wanted):
+        raise ConfigError(f"{file} gives a {type(plain).__name__}, and this command needs a {wanted.__name__}")
+    try:
+        config, overrides, rest = _parse(arguments)
+    except (absl.flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{file}: {_explain(error, arguments, plain)}") from None
     if rest:
         raise ConfigError(f"do not know what to do with {' '.join(rest)!r}")
-    if hasattr(config, "preset"):
-        overrides = config_flags.get_override_values(flags["config"])
-        if config.preset != type(config)().preset or "preset" in overrides:
-            apply_preset(config, config.preset)
-            for path, value in overrides.items():
-                set_field(config, path, value)
+    if isinstance(config, PretrainConfig):
+        apply_preset(config, config.preset)
+        for path, value in overrides.items():
+            set_field(config, path, value)
     return config
 
 
-def _explain(error: Exception, file: str) -> str:
-    """The parser's message; where a field is unknown, with the fields that its section has."""
-    message = " ".join(str(error).split())
-    unknown = re.search(r"Field (\w+) not found on dataclass <class '[\w.]*?(\w+)'>", message)
-    if not unknown:
-        return f"{file}: {message}"
-    field, section = unknown.groups()
-    classes = [PretrainConfig, DataConfig, ModelConfig, MaskingConfig, MaskedVideoConfig, OptimizerConfig, TrainConfig]
-    known = {cls.__name__: [f.name for f in dataclasses.fields(cls)] for cls in classes}
-    return f"{file}: {section} has no field {field!r}; it has {', '.join(known.get(section, []))}"
+def _parse(arguments: list[str]):
+    """Configuration, what the command line changed in it, and the words that are left."""
+    flags = absl.flags.FlagValues()
+    holder = config_flags.DEFINE_config_file("config", flag_values=flags, sys_argv=["mmdiff", *arguments])
+    rest = flags(["mmdiff", *arguments])[1:]
+    return holder.value, config_flags.get_override_values(flags["config"]), rest
+
+
+def _explain(error: Exception, arguments: list[str], config) -> str:
+    """The parser's message; where a field does not exist, with those that its section has."""
+    for word in arguments:
+        if not word.startswith("--config."):
+            continue
+        section, path = config, word.split("=", 1)[0].removeprefix("--config.").split(".")
+        for depth, name in enumerate(path):
+            known = [field.name for field in dataclasses.fields(section)] if dataclasses.is_dataclass(section) else []
+            if name not in known:
+                where = ".".join(["config", *path[:depth]])
+                return f"{where} has no field {name!r}; it has {', '.join(known) or 'none'}"
+            section = getattr(section, name)
+    return " ".join(str(error).split())
 
 
 def validate(config) -> None:
@@ -177,18 +195,31 @@ def validate(config) -> None:
         raise ConfigError(str(error)) from None
 
 
+def with_absolute_paths(config):
+    """A copy whose PATHS mean the same from every working directory."""
+    resolved = copy.deepcopy(config)
+    for path in PATHS:
+        if get_field(resolved, path):
+            set_field(resolved, path, str(Path(get_field(resolved, path)).resolve()))
+    return resolved
+
+
 def to_json(config) -> str:
     """A configuration as text, for the folder of its run."""
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
+# Where inputs lie may change between two starts of a run; what they hold may not, and is compared apart.
+PATHS = ("data.records", "data.tokenizer", "model.checkpoint")
+
+
 def differences(stored: dict, config) -> list[str]:
-    """The fields in which a stored configuration and a new one differ, as `section.field: old -> new`."""
+    """The fields in which a stored configuration and a new one differ, as `section.field: old -> new`; not PATHS."""
     old, new = (_flat(tree) for tree in (stored, json.loads(to_json(config))))
     return [
         f"{name}: {old.get(name)!r} -> {new.get(name)!r}"
         for name in sorted(old | new)
-        if old.get(name) != new.get(name)
+        if old.get(name) != new.get(name) and name not in PATHS
     ]
 
 

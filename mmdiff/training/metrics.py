@@ -46,12 +46,12 @@ class MetricLog:
         self._file = path.open("a", encoding="utf-8")
         self._board = tensorboardX.SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at + 1)
 
-    def write(self, step: int, split: str, metrics: dict, rates: Callable[[int], dict] | None = None) -> None:
-        """One line. Reading `metrics` waits for their step; `rates` is asked for its own only then."""
+    def write(self, step: int, split: str, metrics: dict, rates: Callable[[int], dict] | None = None) -> dict:
+        """One line, also returned. Reading `metrics` waits for their step; `rates` is asked for its own only then."""
         metrics = {name: float(value) for name, value in metrics.items()}
         metrics |= rates(step) if rates else {}
         if not self._active:
-            return
+            return metrics
         line = {"step": step, "split": split} | metrics
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
@@ -59,6 +59,7 @@ class MetricLog:
             self._board.add_scalar(f"{split}/{name}", value, step)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         log_line.info("%s step %d  %s", split, step, shown)
+        return metrics
 
     def close(self) -> None:
         if self._active:

@@ -1,7 +1,9 @@
 """A configuration in, a run's folder with a continued model out: `mmdiff pretrain`."""
 
 import functools
+import json
 import logging
+import math
 from pathlib import Path
 
 import jax
@@ -9,17 +11,17 @@ import jax.numpy as jnp
 from tqdm import tqdm
 
 from mmdiff.data.loader import evaluation_batches, training_batches
-from mmdiff.data.records import decode, read_split, splits
+from mmdiff.data.records import decode, digest, read_split, splits
 from mmdiff.data.tokenizer import Tokenizer
 from mmdiff.data.video_examples import BoxRule, DataConfig, video_example
 from mmdiff.masking.anchors import label_weight
 from mmdiff.masking.strategies import MaskingConfig
-from mmdiff.models.pretrained import save_safetensors
+from mmdiff.models.pretrained import save_safetensors, write_whole
 from mmdiff.models.reserve import MerlotReserve, ReserveConfig
 from mmdiff.objectives.masked_video import MaskedVideo
 from mmdiff.training import runs
 from mmdiff.training.checkpoints import Checkpoints, Progress
-from mmdiff.training.config import ConfigError, PretrainConfig, validate
+from mmdiff.training.config import ConfigError, PretrainConfig, validate, with_absolute_paths
 from mmdiff.training.metrics import MetricLog, StepClock
 from mmdiff.training.optimizer import make_optimizer
 from mmdiff.training.sharding import batch_sharding, make_mesh, parameter_sharding, put_batch
@@ -62,7 +64,9 @@ def pretrain(config: PretrainConfig, workdir: str | Path, progress_bar: bool = T
     workdir, train = Path(workdir), config.train
     if config.data.include_answers:
         log_line.warning("data.include_answers: questions are fed with their right answers; labels enter pretraining")
-    tokenizer = Tokenizer(config.data.tokenizer)
+    kept = workdir / runs.TOKENIZER
+    tokenizer_file = kept if kept.exists() else Path(config.data.tokenizer)
+    tokenizer = Tokenizer(tokenizer_file)
     mesh = make_mesh(train.fsdp)
     host, hosts = jax.process_index(), jax.process_count()
     micro = train.batch_size // train.accumulation
@@ -75,8 +79,13 @@ def pretrain(config: PretrainConfig, workdir: str | Path, progress_bar: bool = T
     init_key, step_key = run_keys(train.seed)
     sizes, params = runs.build_model(config.model, tokenizer, init_key)
     make_example = example_maker(config.data, config.masking, sizes, tokenizer)
-    make_example(decode(read_split(config.data.records, "train")[0]), 0, None)  # records of another kind show now
-    runs.claim(workdir, config, config.data.tokenizer)
+    source = read_split(config.data.records, "train")
+    make_example(decode(source[0]), 0, None)  # records of another kind show now
+    if len(source) < micro:
+        log_line.warning(
+            "%d training records and %d at once: a clip that comes twice is its own wrong answer", len(source), micro
+        )
+    runs.claim(workdir, with_absolute_paths(config), tokenizer_file, digest(config.data.records))
 
     batches = training_batches(
         config.data.records, make_example, train.batch_size // hosts, train.seed, config.data.threads, host, hosts
@@ -127,20 +136,21 @@ def pretrain(config: PretrainConfig, workdir: str | Path, progress_bar: bool = T
             step += 1
             bar.update()
             if pending:
-                log.write(*pending, clock.rates)
+                require_finite(log.write(*pending, clock.rates), step - 1)
             last = step == train.steps
             pending = (step, "train", metrics) if last or step % train.log_every == 0 else None
             if has_validation and (last or step % train.evaluate_every == 0):
                 with clock.paused(state):
                     found = evaluate(state.params)
-                log.write(step, "validation", found)
+                require_finite(log.write(step, "validation", found), step)
                 if progress.update(step, found["loss"], train.min_improvement):
                     save_safetensors(workdir / runs.MODEL, jax.device_get(state.params))
                 stopped = progress.should_stop(train.patience)
             if last or stopped or step % train.save_every == 0:
+                if pending:  # no line may be behind the checkpoint: a killed run would never write it
+                    require_finite(log.write(*pending, clock.rates), step)
+                    pending = None
                 checkpoints.save(state, batches, progress)
-    if pending:
-        log.write(*pending, clock.rates)
     if not has_validation:
         save_safetensors(workdir / runs.MODEL, jax.device_get(state.params))
     if stopped:
@@ -148,7 +158,18 @@ def pretrain(config: PretrainConfig, workdir: str | Path, progress_bar: bool = T
     checkpoints.close()
     batches.close()
     log.close()
+    summary = {"step": step, "stopped_early": stopped, "best_step": progress.best_step, "best_loss": progress.best_loss}
+    write_whole(workdir / runs.SUMMARY, (json.dumps(summary if has_validation else {"step": step}) + "\n").encode())
     return workdir
+
+
+def require_finite(metrics: dict[str, float], step: int) -> None:
+    """Raises RunError where training has left the numbers: nothing after that means anything."""
+    if not math.isfinite(metrics["loss"]):
+        raise runs.RunError(
+            f"the loss at step {step} is {metrics['loss']}: start again with a lower --config.optimizer.learning_rate, or "
+            "with --config.model.dtype=float32"
+        )
 
 
 def weighted_mean(batches: list[tuple[dict, jax.Array]]) -> dict[str, float]:

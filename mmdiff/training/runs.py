@@ -1,42 +1,61 @@
 """The folder of a run in, what it was and what it trained out."""
 
 import json
-import shutil
+import logging
 from pathlib import Path
 
 import jax
 
 from mmdiff.data.tokenizer import Tokenizer
 from mmdiff.errors import UserError
-from mmdiff.models.pretrained import CheckpointError, load_reserve
+from mmdiff.models.pretrained import CheckpointError, load_reserve, write_whole
 from mmdiff.models.reserve import ReserveConfig, init_params
 from mmdiff.training.config import ConfigError, ModelConfig, differences, to_json
 
-CONFIG, MODEL, TOKENIZER, METRICS = "config.json", "model.safetensors", "tokenizer.json", "metrics.jsonl"
+CONFIG, RECORDS, TOKENIZER = "config.json", "records.digest", "tokenizer.json"  # what a run is made of
+MODEL, METRICS, SUMMARY = "model.safetensors", "metrics.jsonl", "summary.json"  # what it makes; the last at its end
+
+log_line = logging.getLogger(__name__)
 
 
 class RunError(UserError):
     """A folder is not the run it should be."""
 
 
-def claim(folder: Path, config, tokenizer: str) -> None:
-    """Makes the folder this run's, or finds that it is. Raises RunError where it belongs to something else."""
+def claim(folder: Path, config, tokenizer: Path, records: str) -> None:
+    """Makes the folder this run's, or finds that it is.
+
+    Args:
+      folder: the run's.
+      config: what the run is started with.
+      tokenizer: the vocabulary, copied into the folder.
+      records: a digest of the records it trains on.
+
+    Raises RunError where the folder belongs to something else, or the records have changed.
+    """
     stored = folder / CONFIG
     if stored.exists():
-        changed = differences(json.loads(stored.read_text(encoding="utf-8")), config)
+        changed = differences(read_config(folder), config)
         if changed:
             raise RunError(
                 f"{folder} holds another run ({'; '.join(changed[:5])}{' ...' if len(changed) > 5 else ''}): "
                 "give another --workdir, or the same configuration to go on with it"
             )
-        return
-    if folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and any(not path.name.endswith(".partial") for path in folder.iterdir()):
         raise RunError(f"{folder} is not empty and holds no run of mmdiff: give a new folder as --workdir")
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(tokenizer, folder / TOKENIZER)
-    partial = folder / (CONFIG + ".partial")
-    partial.write_text(to_json(config), encoding="utf-8")
-    partial.replace(stored)
+    # The configuration first: it says whose the folder is, should a kill come between.
+    for name, content in (
+        (CONFIG, to_json(config).encode()),
+        (RECORDS, records.encode()),
+        (TOKENIZER, tokenizer.read_bytes()),
+    ):
+        if not (folder / name).exists():
+            write_whole(folder / name, content)
+    if (folder / RECORDS).read_text() != records:
+        raise RunError(
+            f"{config.data.records} no longer holds the records that the run in {folder} was started on: give another "
+            "--workdir"
+        )
 
 
 def read_config(folder: Path) -> dict:
@@ -82,10 +101,12 @@ def build_model(config: ModelConfig, tokenizer: Tokenizer, key: jax.Array) -> tu
 
 
 def checkpoint_file(path: str | Path) -> Path:
-    """The file of a checkpoint given as a file, or as the folder of a finished run."""
+    """The file of a checkpoint given as a file, or as the folder of a run: its best model so far."""
     path = Path(path)
     if path.is_dir():
         if not (path / MODEL).exists():
-            raise CheckpointError(f"{path} holds no {MODEL}: the run there has not finished, or it is no run")
+            raise CheckpointError(f"{path} holds no {MODEL}: the run there has not been evaluated yet, or it is no run")
+        if not (path / SUMMARY).exists():
+            log_line.warning("the run in %s has not finished: this is its best model so far", path)
         return path / MODEL
     return path

@@ -4,17 +4,19 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from mmdiff.training.config import ConfigError
+
 SHARDED_FROM = 2**16  # smaller parameters are replicated: gathering them costs more than it saves
 
 
 def make_mesh(fsdp: int) -> Mesh:
     """All devices as ("data", "fsdp"): batches are split over both, big parameters over `fsdp`.
 
-    Raises ValueError where the devices do not divide.
+    Raises ConfigError where the devices do not divide.
     """
     devices = jax.device_count()
     if fsdp < 1 or devices % fsdp:
-        raise ValueError(f"train.fsdp={fsdp} does not divide the {devices} devices")
+        raise ConfigError(f"train.fsdp={fsdp} does not divide the {devices} devices there are")
     # Auto: a contrastive product of two sharded batches is left to the compiler. `make_mesh` would say Explicit.
     return jax.make_mesh((devices // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto))
 

@@ -37,6 +37,12 @@ def test_where_boxes_overlap_the_heaviest_wins_and_then_the_one_that_covers_more
     assert held([[0, 0, 16, 12], [0, 0, 16, 16]])[0][0, 0] == 2
 
 
+def test_a_box_too_small_for_any_patch_keeps_the_one_it_covers_most():
+    for offset in range(16):
+        track, _ = held([[8 + offset, 8 + offset, 14 + offset, 14 + offset]], min_coverage=0.5)
+        assert (track > 0).sum() >= 1
+
+
 def test_boxes_that_match_no_anchor_hold_nothing():
     track, weight = held([[0, 0, 64, 96]], weight=[0.0])
     assert not track.any() and not weight.any()

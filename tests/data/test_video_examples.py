@@ -139,6 +139,10 @@ def test_a_question_says_its_time_in_percent_of_the_window(tokenizer):
     record.questions[0].start, record.questions[0].end = 0.0, float(record.segments.end[0])
     tokens = question_tokens(record, record.questions[0], tokenizer)
     assert tokens == [*tokenizer.encode("0 to 50"), START, *tokenizer.encode("what is it")]
+    record.questions[0].start, record.questions[0].end = -100.0, 1000.0
+    everything = [*tokenizer.encode("0 to 100"), START]
+    assert question_tokens(record, record.questions[0], tokenizer)[: len(everything)] == everything
+    record.questions[0].start, record.questions[0].end = 0.0, float(record.segments.end[0])
     asked = candidate_tokens(record, record.questions[0], "a cat", tokenizer)
     assert asked == [*tokens, *tokenizer.encode("answer: a cat"), MASK]
 

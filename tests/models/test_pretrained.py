@@ -53,6 +53,12 @@ def test_what_was_saved_is_loaded(tiny, tmp_path, kind):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, as_saved(b)), loaded, params)
 
 
+def test_any_step_number_is_read_back(tiny, tmp_path):
+    for step in (0, 123, 379, 65_147, 2**31):  # 379 puts a brace where safetensors has one
+        pretrained.save_reserve(tmp_path / "model", tiny[1], step=step)
+        pretrained.load_reserve(tmp_path / "model", image_grid=GRID)
+
+
 @pytest.mark.parametrize("kind", ["safetensors", "npz", "reserve"])
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])
 def test_a_file_cut_short_says_so(tiny, tmp_path, kind, share):

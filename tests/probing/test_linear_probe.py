@@ -1,15 +1,17 @@
 """Features are computed once, encoders stay frozen, and heads learn what the features hold."""
 
+import shutil
+
 import numpy as np
 import pytest
 import tiny
 
 from mmdiff.data.records import RecordError
-from mmdiff.models import reserve
 from mmdiff.probing import features
 from mmdiff.probing.features import QuestionFeatures
 from mmdiff.probing.linear_probe import LinearProbeConfig, ProbeConfig, probe, train_heads
 from mmdiff.training.pretrain import pretrain
+from mmdiff.training.runs import RunError
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +105,17 @@ def test_heads_learn_what_the_features_hold():
     assert text > 0.9 and audio < 0.4
 
 
-def test_the_probe_reads_the_model_and_never_changes_it(run, tmp_path):
-    before = (run / "model.safetensors").read_bytes()
+def test_a_folder_of_another_probe_is_refused(run, tmp_path):
     probe(quick(), run, tmp_path / "probe", progress_bar=False)
-    assert (run / "model.safetensors").read_bytes() == before
-    assert not any("optim" in name for name in dir(reserve))
+    before = (tmp_path / "probe" / "probe.json").read_bytes()
+    shutil.copytree(run, tmp_path / "other")
+    with pytest.raises(RunError, match="holds a probe of"):
+        probe(quick(), tmp_path / "other", tmp_path / "probe", progress_bar=False)
+    assert (tmp_path / "probe" / "probe.json").read_bytes() == before
+
+
+def test_an_unfinished_run_is_probed_with_a_warning(run, tmp_path, caplog):
+    shutil.copytree(run, tmp_path / "stopped")
+    (tmp_path / "stopped" / "summary.json").unlink()
+    probe(quick(), tmp_path / "stopped", tmp_path / "probe", progress_bar=False)
+    assert "has not finished" in caplog.text

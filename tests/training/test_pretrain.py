@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from mmdiff.data.loader import evaluation_batches, training_batches
 from mmdiff.data.tokenizer import Tokenizer
 from mmdiff.models.reserve import MerlotReserve
 from mmdiff.objectives.masked_video import MaskedVideo
-from mmdiff.training import runs
+from mmdiff.training import runs, sharding
 from mmdiff.training.checkpoints import Progress
 from mmdiff.training.config import ConfigError, to_json
 from mmdiff.training.metrics import read_metrics
@@ -150,7 +151,8 @@ def on_one_device(parts):
 
 
 @pytest.mark.parametrize("fsdp", [1, 4])
-def test_eight_devices_equal_one(parts, on_one_device, fsdp):
+def test_eight_devices_equal_one(parts, on_one_device, fsdp, monkeypatch):
+    monkeypatch.setattr(sharding, "SHARDED_FROM", 2**12)  # the tiny model has nothing larger
     params, metrics, state = one_step(parts, 8, fsdp)
     expected_params, expected, _ = on_one_device
     for name in expected:
@@ -162,10 +164,9 @@ def test_eight_devices_equal_one(parts, on_one_device, fsdp):
     # is zero but for rounding.
     flat, wanted = (np.concatenate([x.ravel() for x in jax.tree.leaves(tree)]) for tree in (params, expected_params))
     assert (np.abs(flat - wanted) > 1e-5).mean() < 1e-3
-    if fsdp > 1:
-        kernel = state.params["token_encoder"]["Embed_0"]["embedding"]
-        big = [x for x in jax.tree.leaves(state.params) if x.size >= 2**16]
-        assert all("fsdp" in x.sharding.spec for x in big) or not big, kernel.sharding
+    split = [x for x in jax.tree.leaves((state.params, state.opt_state)) if "fsdp" in str(x.sharding.spec)]
+    assert bool(split) == (fsdp > 1)
+    assert all(x.addressable_shards[0].data.size * fsdp == x.size for x in split)
 
 
 def test_eight_devices_give_the_masks_of_one(parts):
@@ -208,6 +209,49 @@ def test_microbatches_average_their_gradients(parts):
     np.testing.assert_allclose(accumulated["loss"], np.mean(losses), rtol=1e-5)
     # Fewer negatives each: an easier task.
     assert accumulated["loss"] < metrics["loss"]
+
+
+def test_a_run_never_goes_on_with_other_records(unbroken, records, tmp_path):
+    whole, config = unbroken
+    before = (whole / runs.MODEL).read_bytes()
+    other = tiny.write_dataset(tmp_path / "other", [tiny.record(i) for i in range(20, 32)], [tiny.record(40)])
+    moved = tiny.config(other, **dataclasses.asdict(config.train))
+    with pytest.raises(runs.RunError, match="no longer holds the records"):
+        pretrain(moved, whole, progress_bar=False)
+    assert (whole / runs.MODEL).read_bytes() == before
+    # The same records in another place are the same records.
+    shutil.copytree(records, tmp_path / "copy")
+    pretrain(tiny.config(tmp_path / "copy", **dataclasses.asdict(config.train)), whole, progress_bar=False)
+
+
+def test_a_run_killed_while_it_claims_its_folder_goes_on(records, tmp_path):
+    config = tiny.config(records, steps=1)
+    config.optimizer.warmup_steps = 0
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json.partial").write_text("{")
+    pretrain(config, tmp_path / "run", progress_bar=False)
+    assert json.loads((tmp_path / "run" / runs.SUMMARY).read_text())["step"] == 1
+
+
+def test_a_loss_that_is_no_number_stops_the_run(records, tmp_path):
+    config = tiny.config(records, steps=20, log_every=1)
+    config.optimizer.learning_rate, config.optimizer.warmup_steps = 1e30, 0
+    with pytest.raises(runs.RunError, match="lower --config.optimizer.learning_rate"):
+        pretrain(config, tmp_path / "run", progress_bar=False)
+    assert not (tmp_path / "run" / runs.SUMMARY).exists()
+
+
+@pytest.mark.parametrize("mask_padding", [False, True])
+def test_empty_clips_that_fill_a_batch_change_no_metric(parts, mask_padding):
+    config, params, objective, batch = parts
+    masking = dataclasses.replace(config.masking, mask_padding=mask_padding)
+    objective = dataclasses.replace(objective, masking=masking)
+    few = jax.tree.map(lambda x: jnp.asarray(x[:2]), batch)
+    filled = jax.tree.map(lambda x: jnp.concatenate([x, jnp.zeros_like(x)]), few)
+    run = jax.jit(lambda batch: objective(params, batch, run_keys(0)[1], jnp.zeros((), jnp.int32))[1])
+    alone, among = run(few), run(filled)
+    for name in alone:
+        np.testing.assert_allclose(among[name], alone[name], rtol=1e-5)
 
 
 def test_a_batch_that_the_devices_cannot_share_is_explained(records, tmp_path):
