@@ -30,9 +30,7 @@ def preprocess(options: argparse.Namespace, rest: list[str]) -> int:
             questions=options.questions,
         ),
     )
-    print(
-        f"{summary.videos} videos, {summary.records} records, {summary.boxes} boxes, {summary.problems} problems in {options.out}"
-    )
+    print(summary.describe())
     return 1 if options.strict and summary.problems else 0
 
 

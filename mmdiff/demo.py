@@ -117,6 +117,7 @@ def demo(out: str | Path, videos: str | Path | None = None) -> Path:
         summary = preprocess(folder, records, options)
     if summary.problems:
         notes.append(f"{summary.problems} files or questions had problems: see {records / 'problems.jsonl'}")
+    notes += summary.notices
 
     tokenizer, initial = out / "tokenizer.json", out / "initial.safetensors"
     if not tokenizer.exists():

@@ -37,7 +37,7 @@ class Options:
     validation_share: float = 0.25  # of the videos
     jpeg_quality: int = 95
     workers: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)  # 0: in this process
-    questions: Path | None = None  # None: `questions.jsonl` in the folder of the videos, else those given before
+    questions: Path | None = None  # None: `questions.jsonl` beside the videos, else a finished dataset keeps its own
     extensions: tuple[str, ...] = VIDEO_EXTENSIONS
 
     def __post_init__(self):

@@ -153,7 +153,7 @@ def _work(path: Path, name: str, staged: Path, options: Options) -> Problem | No
         raise PreprocessError(f"{error}; run {INSTALL}") from error
     except PreprocessError:
         raise
-    except Exception as error:  # Whatever it is, the other videos are not concerned.
+    except Exception as error:  # noqa: BLE001  whatever it is, the other videos are not concerned
         return Problem(name, "process", f"cannot be processed ({error!r})", "convert it, and report this line to us")
     finally:
         advance(1.0)

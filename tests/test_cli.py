@@ -127,6 +127,17 @@ def test_mistakes_about_checkpoints_are_explained(records, run, tmp_path, capsys
     assert "config.probe has no field 'sedes'; it has seeds, epochs" in said(capsys, "probe", *typo)
 
 
+def test_a_bad_file_costs_itself_and_strict_says_so(tmp_path, capsys):
+    from preprocessing.compose_clips import compose_clips
+
+    compose_clips(tmp_path / "videos", 1, 5.0, 0)
+    (tmp_path / "videos" / "broken.mp4").write_text("not a video")
+    words = ["preprocess", str(tmp_path / "videos"), str(tmp_path / "out"), "--fps", "0.5", "--workers", "0"]
+    assert cli.main(words) == 0
+    assert "problems: 1, see" in capsys.readouterr().out
+    assert cli.main([*words, "--strict"]) == 1
+
+
 def test_mistakes_about_videos_are_explained(tmp_path, capsys):
     assert "nowhere" in said(capsys, "preprocess", tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "empty").mkdir()

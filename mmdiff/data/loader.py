@@ -49,8 +49,9 @@ def training_batches(
         .shuffle()
         .repeat()
         .random_map(visit)
+        .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size))
+        # After the map: the length of endless data, rounded up to whole batches, would not fit an integer.
         .batch(batch_size, batch_fn=stack)
-        .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
     )
 
 

@@ -33,6 +33,60 @@ class Misplaced(BrightSquare):
         ]
 
 
+class Wrong(BrightSquare):
+    """Gives something else where nobody is in the picture: `first` for the first frame."""
+
+    first = ()
+
+    def boxes(self, frames):
+        found = super().boxes(frames)
+        return found if any(found) else [list(self.first), *found[1:]]
+
+
+class WrongNothing(Wrong):
+    def boxes(self, frames):
+        found = super().boxes(frames)
+        return found if any(found) else None
+
+
+class WrongNumber(Wrong):
+    def boxes(self, frames):
+        return [boxes for boxes in super().boxes(frames) if boxes]
+
+
+def _box(**changes) -> LabelledBox:
+    box = LabelledBox(0.0, 0.0, 20.0, 20.0, "person", "body", 1.0)
+    for name, value in changes.items():
+        object.__setattr__(box, name, value)  # The tests check types where a box is made; a user's program does not.
+    return box
+
+
+class WrongKind(Wrong):
+    first = ((0.0, 0.0, 20.0, 20.0),)
+
+
+class WrongEdge(Wrong):
+    first = (_box(y0="0"),)
+
+
+class WrongPart(Wrong):
+    first = (_box(part="hand"),)
+
+
+class WrongLabel(Wrong):
+    first = (_box(label=7),)
+
+
+class WrongSource(Wrong):
+    first = (_box(source="guessed"),)
+
+
+class WrongPerson(Wrong):
+    """A person who is not even hashable, which nothing checks."""
+
+    first = (_box(person=[]),)
+
+
 class Failing(BrightSquare):
     """Falls over pictures without anybody."""
 
@@ -52,3 +106,10 @@ class Deadly(BrightSquare):
 
     def _frame(self, frame):
         return super()._frame(frame) or os._exit(9)
+
+
+class Counted(Deadly):
+    """Leaves a file in the folder PROCESSES for each process that builds it."""
+
+    def __init__(self):
+        open(os.path.join(os.environ["PROCESSES"], str(os.getpid())), "w").close()

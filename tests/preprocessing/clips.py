@@ -11,6 +11,7 @@ HEIGHT, WIDTH = 90, 160
 
 def make_clip(path: Path, frames, fps=10, tone=None, audio_rate=44_100, codec="libx264", turned=0) -> Path:
     """Writes RGB frames, and `tone` seconds of sound where given."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         video = container.add_stream(codec, rate=fps, options={"crf": "4"})
         frames = list(frames)

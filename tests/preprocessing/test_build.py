@@ -138,6 +138,26 @@ def test_new_questions_are_written_without_detecting_again(folder, processed, tm
     assert [q.text for q in read(out)["walks.mp4~0000"].questions] == ["New?"]
 
 
+def test_questions_given_once_stay_until_others_are_given(tmp_path):
+    make_clip(tmp_path / "videos" / "a.mp4", walking_square(1))
+    question = json.dumps({"video": "a", "question": "Given?", "answers": ["a", "b"]})
+    given, beside = tmp_path / "given.jsonl", tmp_path / "videos" / "questions.jsonl"
+    given.write_text(question)
+
+    def asked(questions) -> tuple[bool, list[str]]:
+        summary = run(tmp_path / "videos", tmp_path / "out", questions=questions)
+        return summary.already_done, [q.text for record in read(tmp_path / "out").values() for q in record.questions]
+
+    assert asked(None) == (False, [])
+    assert asked(given) == (False, ["Given?"])
+    assert asked(None) == asked(given) == (True, ["Given?"])
+    beside.write_text(question.replace("Given", "Beside"))
+    assert asked(None) == (False, ["Beside?"])
+    assert asked(beside) == (True, ["Beside?"])
+    beside.unlink()
+    assert asked(None) == (False, [])
+
+
 def test_a_killed_run_continues_to_the_same_records(folder, processed, tmp_path):
     """As after a kill: some videos staged, one half-written, the dataset half-written, nothing finished."""
     out = shutil.copytree(processed[0], tmp_path / "out")
@@ -206,6 +226,47 @@ def test_a_folder_made_from_other_videos_is_refused(processed, tmp_path):
         run(tmp_path, processed[0])
 
 
+@pytest.fixture
+def interrupted(processed, tmp_path):
+    out = shutil.copytree(processed[0], tmp_path / "interrupted")
+    (out / "summary.json").unlink()
+    return out
+
+
+def test_an_interrupted_folder_of_other_options_or_videos_is_refused(folder, interrupted, tmp_path):
+    with pytest.raises(PreprocessError, match="fps was 3.0 and is now 2.0. Give another folder, or remove"):
+        run(folder, interrupted, fps=2.0)
+    make_clip(tmp_path / "other.mp4", nobody(1))
+    with pytest.raises(PreprocessError, match="the videos were .* and are now"):
+        run(tmp_path, interrupted)
+
+
+def test_a_run_that_made_nothing_binds_nobody(tmp_path):
+    make_clip(tmp_path / "videos" / "a.mp4", walking_square(1))
+    with pytest.raises(PreprocessError, match="cannot be built"):
+        run(tmp_path / "videos", tmp_path / "out", detector="bright_square:Unbuilt")
+    assert run(tmp_path / "videos", tmp_path / "out").videos == 1
+
+
+def test_a_run_killed_before_its_first_file_was_whole_starts_again(tmp_path):
+    make_clip(tmp_path / "videos" / "a.mp4", walking_square(1))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "preprocess.json.unfinished").write_text("{")
+    assert run(tmp_path / "videos", tmp_path / "out").videos == 1
+    assert not list((tmp_path / "out").rglob("*.unfinished"))
+
+
+def test_staged_files_of_videos_that_are_gone_are_removed(tmp_path):
+    for name in ("a.mp4", "b.mp4"):
+        make_clip(tmp_path / "videos" / name, walking_square(1))
+    run(tmp_path / "videos", tmp_path / "out")
+    staged = tmp_path / "out" / "staging"
+    (staged / "a-0.msgpack.unfinished").touch()
+    (tmp_path / "videos" / "b.mp4").unlink()
+    run(tmp_path / "videos", tmp_path / "out")
+    assert list(staged.iterdir()) == [staging.staged_path(staged, "a.mp4")]
+
+
 def test_a_folder_that_holds_something_else_is_refused(folder, tmp_path):
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(PreprocessError, match="already holds other things .checkpoints"):
@@ -259,20 +320,114 @@ def test_a_detector_that_fails_on_one_video_costs_that_video_only(tmp_path, dete
     assert summary.videos == 2 and set(problems_of(tmp_path / "out")) == {"bad.mp4"}
 
 
+@pytest.mark.parametrize(
+    "kind, says",
+    [
+        ("Nothing", "gave None, which is not a list of lists"),
+        ("Number", "gave boxes for 0 of 3 frames"),
+        ("Kind", "gave (0.0, 0.0, 20.0, 20.0), which is not a LabelledBox"),
+        ("Edge", "gave '0' for an edge or a score"),
+        ("Part", "gave the part 'hand'"),
+        ("Label", "gave the label 7"),
+        ("Source", "gave the source 'guessed'"),
+    ],
+)
+def test_a_detector_that_gives_the_wrong_thing_costs_that_video_and_is_named(tmp_path, kind, says):
+    make_clip(tmp_path / "good.mp4", walking_square(1))
+    make_clip(tmp_path / "bad.mp4", nobody(1))
+    summary = run(tmp_path, tmp_path / "out", detector=f"bright_square:Wrong{kind}")
+    (problem,) = problems_of(tmp_path / "out").values()
+    assert summary.videos == 1 and problem["file"] == "bad.mp4"
+    assert problem["problem"].startswith(f"detector 'bright_square:Wrong{kind}' {says}")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_any_failure_over_one_video_costs_that_video_only(tmp_path, workers):
+    make_clip(tmp_path / "good.mp4", walking_square(1))
+    make_clip(tmp_path / "bad.mp4", nobody(1))
+    summary = run(tmp_path, tmp_path / "out", detector="bright_square:WrongPerson", workers=workers)
+    problem = problems_of(tmp_path / "out")["bad.mp4"]
+    assert summary.videos == 1 and problem["stage"] == "process" and "cannot be processed" in problem["problem"]
+
+
+def test_a_module_that_is_not_installed_ends_the_run_with_how_to_install_it(tmp_path, monkeypatch):
+    make_clip(tmp_path / "a.mp4", nobody(1))
+    (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nwords\n")
+    monkeypatch.setitem(sys.modules, "pysubs2", None)
+    with pytest.raises(PreprocessError, match="pysubs2.*make setup"):
+        run(tmp_path, tmp_path / "out")
+
+
+def test_only_videos_that_ran_when_a_process_died_run_alone(tmp_path, monkeypatch):
+    (tmp_path / "processes").mkdir()
+    monkeypatch.setenv("PROCESSES", str(tmp_path / "processes"))
+    make_clip(tmp_path / "videos" / "0 bad.mp4", nobody(1))  # the first
+    for number in range(1, 10):
+        make_clip(tmp_path / "videos" / f"{number}.mp4", walking_square(1))
+    summary = run(tmp_path / "videos", tmp_path / "out", detector="bright_square:Counted", workers=2)
+    assert summary.videos == 9 and set(problems_of(tmp_path / "out")) == {"0 bad.mp4"}
+    # Two of the pool that died, two that went on with those that waited, and one for each of the two suspects.
+    assert len(list((tmp_path / "processes").iterdir())) <= 6
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_detector_that_cannot_be_built_is_said_to_be_so(tmp_path, workers):
     make_clip(tmp_path / "a.mp4", nobody(1))
-    with pytest.raises(PreprocessError, match="Unbuilt.*no module named weights"):
+    with pytest.raises(PreprocessError, match="Unbuilt.*no module named weights.*make setup"):
         run(tmp_path, tmp_path / "out", detector="bright_square:Unbuilt", workers=workers)
 
 
 def test_the_split_is_by_video_and_stable():
-    names = [f"{i}.mp4" for i in range(10)]
-    splits, _ = split_videos(names, 0.25)
-    assert len(splits["validation"]) == 3 and sorted(splits["train"] + splits["validation"]) == names
+    names = [f"{i:04d}.mp4" for i in range(1000)]
+    splits, notices = split_videos(names, 0.25)
+    assert sorted(splits["train"] + splits["validation"]) == names and not notices
+    assert abs(len(splits["validation"]) - 250) < 3 * (1000 * 0.25 * 0.75) ** 0.5
     assert split_videos(names[::-1], 0.25)[0]["validation"] == splits["validation"]
-    assert [len(split_videos(names[:2], share)[0]["train"]) for share in (0.0, 0.1, 0.9)] == [2, 1, 1]
-    assert "validation" not in split_videos(names, 0.0)[0]
+
+
+def test_a_video_that_is_added_moves_no_other():
+    names = [f"{i:04d}.mp4" for i in range(60)]
+    for share in (0.1, 0.25, 0.5):
+        before = {name for name in split_videos(names[:30], share)[0]["validation"]}
+        for count in range(31, 61):
+            after = split_videos(names[:count], share)[0]["validation"]
+            assert before == set(after) & set(names[: count - 1])
+            before = set(after)
+
+
+@pytest.mark.parametrize("share", [1e-9, 0.1, 0.5, 0.9, 1 - 1e-9])
+def test_no_split_of_two_videos_or_more_is_empty(share):
+    for count in (2, 3, 9):
+        splits, _ = split_videos([f"{i}.mp4" for i in range(count)], share)
+        assert splits["train"] and splits["validation"]
+
+
+def test_nothing_is_for_validation_without_a_share_or_a_second_video():
+    assert split_videos(["a", "b"], 0.0) == ({"train": ["a", "b"]}, [])
+    splits, (notice,) = split_videos(["a"], 0.5)
+    assert splits == {"train": ["a"]} and "only one video" in notice
+
+
+def test_the_demo_holds_out_enough_of_its_clips():
+    composed = [f"clip_{number:02d}.mp4" for number in range(24)]
+    assert 4 <= len(split_videos(composed, 0.25)[0]["validation"]) <= 8
+    real = ["asl_walk.mkv", "hamilton_short.mp4", "nasa_13013.mp4", "one_by_one_person.mp4"]
+    assert len(split_videos(real, 0.4)[0]["validation"]) == 2
+
+
+def test_a_summary_describes_itself_in_plain_lines(folder, processed):
+    out, summary, _ = processed
+    train, validation = (summary.records[split] for split in ("train", "validation"))
+    first, second = summary.describe().splitlines()
+    assert (
+        first
+        == f"videos: 4, records: {train} train and {validation} validation, faces: 0, bodies: {summary.boxes['body']}"
+    )
+    assert second == f"problems: 6, see {out}/problems.jsonl"
+    assert "was there already" in run(folder, out).describe()
+    fine = dataclasses.replace(summary, problems=0, notices=["one word"])
+    assert fine.describe().splitlines()[1:] == ["one word"]
+    assert len(dataclasses.replace(fine, notices=[]).describe().splitlines()) == 1
 
 
 def test_segments_are_kept_while_their_middle_is_inside():

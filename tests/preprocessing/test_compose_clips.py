@@ -3,6 +3,7 @@
 import collections
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -35,6 +36,40 @@ def test_same_seed_same_folder_and_another_seed_another(folder, tmp_path):
     for name in names:
         assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
     assert (folder / "clip_00.srt").read_bytes() != (tmp_path / "other" / "clip_00.srt").read_bytes()
+
+
+def test_an_interrupted_folder_has_no_questions_and_is_simply_made_again(folder, tmp_path):
+    class Stopped(Exception):
+        pass
+
+    def stop(pictures):
+        yield next(pictures)
+        raise Stopped
+
+    again = shutil.copytree(folder, tmp_path / "again")  # There are questions, of clips that are made anew.
+    write = module._write_video
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(module, "_write_video", lambda path, pictures, sound: write(path, stop(pictures), sound))
+        compose_clips(again, CLIPS, SECONDS, seed=4)
+    assert not (again / "questions.jsonl").exists()
+    assert (again / "clip_00.mp4").read_bytes() == (folder / "clip_00.mp4").read_bytes()  # whole, if of another seed
+    compose_clips(again, CLIPS, SECONDS, seed=3)
+    for path in folder.iterdir():
+        assert (again / path.name).read_bytes() == path.read_bytes(), path.name
+    assert len(list(again.iterdir())) == len(list(folder.iterdir()))
+
+
+def test_questions_come_after_every_clip(tmp_path):
+    seen = []
+
+    def watched(numbers):
+        for number in numbers:
+            seen.append((tmp_path / "questions.jsonl").exists())
+            yield number
+        seen.append((tmp_path / "questions.jsonl").exists())
+
+    compose_clips(tmp_path, 2, 1.0, seed=0, progress=watched)
+    assert seen == [False] * 3 and (tmp_path / "questions.jsonl").exists()
 
 
 def test_clips_decode_with_sound_and_the_stated_duration(folder):

@@ -24,6 +24,15 @@ def test_a_detector_that_cannot_be_used_is_named(name):
         detector_class(name)
 
 
+@pytest.mark.parametrize("source", ["def (", "1 / 0", "raise SystemExit(3)"])
+def test_a_detector_whose_module_fails_is_one_sentence(tmp_path, monkeypatch, source):
+    (tmp_path / "failing_module.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="'failing_module:Class' cannot be imported.*; mend its module") as error:
+        detector_class("failing_module:Class")
+    assert "\n" not in str(error.value)
+
+
 def test_a_detector_of_ones_own_is_found():
     assert detector_class("bright_square:BrightSquare").__name__ == "BrightSquare"
 

@@ -288,6 +288,19 @@ def test_evaluation_sees_every_record_once_on_any_number_of_hosts(records, parts
         assert len(seen) == len(set(seen)) == 5
 
 
+@pytest.mark.parametrize("batch_size", [1, 5, 24])
+def test_any_batch_size_fits_any_number_of_records(records, parts, batch_size):
+    config = parts[0]
+    tokenizer = Tokenizer(config.data.tokenizer)
+    sizes, _ = runs.build_model(config.model, tokenizer, jax.random.key(0))
+    make = example_maker(config.data, config.masking, sizes, tokenizer)
+    iterator = training_batches(str(records), make, batch_size, 0, 2, 0, 1)
+    seen = [int(x) for _ in range(120 // batch_size) for x in next(iterator).id]
+    iterator.close()
+    # Twelve records: every epoch sees each once.
+    assert all(len(set(seen[i : i + 12])) == 12 for i in range(0, len(seen) // 12 * 12, 12))
+
+
 def test_hosts_train_on_records_of_their_own(records, parts):
     config = parts[0]
     tokenizer = Tokenizer(config.data.tokenizer)
