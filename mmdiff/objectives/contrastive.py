@@ -46,7 +46,7 @@ def contrast(
       y: their targets, likewise.
       rows: which rows hold something. With none, the loss is 0.
       empty_rows_count: leave the other, zero rows in the mean and among the negatives, as the original does; each
-        then adds log(n), and the logged loss measures how clustered the mask is (REFERENCE A2.8).
+        then adds log(n), and the logged loss measures how clustered the mask is.
       round_numerator: compute the matching pair's logit in the inputs' type, as the original does.
     """
     logits = jnp.einsum("nd,md->nm", x, y, preferred_element_type=jnp.float32)
