@@ -141,6 +141,9 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except OSError as error:
         print(f"mmdiff {options.verb}: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print(f"mmdiff {options.verb}: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
     return 2
 
 
