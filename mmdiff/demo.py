@@ -21,7 +21,7 @@ from mmdiff.data.records import decode, read_split, splits
 from mmdiff.data.tokenizer import Tokenizer, train_tokenizer
 from mmdiff.data.video_examples import decode_frame
 from mmdiff.errors import UserError
-from mmdiff.models.pretrained import save_safetensors, write_whole
+from mmdiff.models.pretrained import save_safetensors
 from mmdiff.probing.linear_probe import LinearProbeConfig, ProbeConfig, probe
 from mmdiff.reports.mask_pictures import mask_sheets
 from mmdiff.reports.page import Section, encode_png, write_report
@@ -31,12 +31,12 @@ from mmdiff.training import runs
 from mmdiff.training.config import PretrainConfig
 from mmdiff.training.metrics import read_metrics
 from mmdiff.training.pretrain import pretrain, run_keys
+from mmdiff.whole_files import is_taken, write_whole
 
 STRATEGIES = ("random", "difference")
 CLIPS, CLIP_SECONDS = 24, 14.0  # composed; three segments each
 SEGMENTS = 3
 VOCABULARY = 600
-PAGE = "report.html"
 
 NOTES = [
     (
@@ -205,7 +205,7 @@ def _claim(out: Path, videos: str | Path | None) -> None:
         before = json.loads(note.read_text(encoding="utf-8"))["videos"]
         if before != source:
             raise UserError(f"{out} holds a demo of other videos ({before}): give another folder")
-    elif out.exists() and any(not path.name.endswith(".partial") for path in out.iterdir()):
+    elif is_taken(out):
         raise UserError(f"{out} is not empty and holds no demo: give a new folder")
     write_whole(note, (json.dumps({"videos": source}) + "\n").encode())
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from mmdiff.data.records import BUILDER_NAME, PARTS
+from mmdiff.whole_files import UNFINISHED, whole
 from preprocessing import staging
 from preprocessing.detect_people import detector_class
 from preprocessing.options import Options
 from preprocessing.problems import PreprocessError, Problem
 from preprocessing.process_all import process_all
 from preprocessing.questions import FILE_NAME, Asked, read_questions
-from preprocessing.whole_files import UNFINISHED, whole
 
 MANIFEST, SUMMARY, PROBLEMS, STAGING = "preprocess.json", "summary.json", "problems.jsonl", "staging"
 

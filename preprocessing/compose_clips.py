@@ -30,8 +30,8 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from mmdiff.data.records import SECONDS_PER_SEGMENT
+from mmdiff.whole_files import whole
 from preprocessing.questions import FILE_NAME
-from preprocessing.whole_files import whole
 
 WIDTH, HEIGHT, FPS = 320, 180, 12
 SAMPLE_RATE = 22_050

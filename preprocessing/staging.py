@@ -5,9 +5,9 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
+from mmdiff.whole_files import UNFINISHED, whole
 from preprocessing.options import Options
 from preprocessing.subtitles import subtitle_file
-from preprocessing.whole_files import UNFINISHED, whole
 
 FORMAT = 1  # Raise it when the same video and options give something else than before.
 

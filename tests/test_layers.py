@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-LAYERS = ["errors", "data", "models", "masking", "objectives", "training", "probing", "reports", "demo", "cli"]
+LAYERS = [
+    "errors",
+    "whole_files",
+    "data",
+    "models",
+    "masking",
+    "objectives",
+    "training",
+    "probing",
+    "reports",
+    "demo",
+    "cli",
+]
 MODULES = sorted((ROOT / "mmdiff").rglob("*.py"))
 
 

@@ -1,6 +1,7 @@
 """Records in, shuffled batches whose position can be saved out."""
 
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import grain.python as grain
 import jax
@@ -11,10 +12,11 @@ from mmdiff.data.video_examples import VideoBatch
 
 # (record, window, rng or None) -> one example
 MakeExample = Callable[..., VideoBatch]
+Example = TypeVar("Example")
 
 
-def stack(examples: list[VideoBatch]) -> VideoBatch:
-    """Examples as one batch."""
+def stack(examples: list[Example]) -> Example:
+    """Examples, all of one kind of tuple of arrays, as one batch."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
 
 

@@ -288,10 +288,7 @@ def digest(folder: str | Path) -> str:
 
 def splits(folder: str | Path) -> list[str]:
     """The names of the splits that hold a record. Raises RecordError where there are no records."""
-    import tensorflow_datasets as tfds
-
-    found = tfds.builder_from_directory(find_dataset(folder)).info.splits
-    return sorted(name for name in found if found[name].num_examples)
+    return _splits(_builder(folder))
 
 
 def read_split(folder: str | Path, split: str):
@@ -301,10 +298,6 @@ def read_split(folder: str | Path, split: str):
     """
     import tensorflow_datasets as tfds
 
-    known = splits(folder)
-    if split not in known:
-        raise RecordError(f"{folder} has no split {split!r}; it has {', '.join(known)}")
-
     class Undecoded(tfds.decode.SkipDecoding):
         def decode_example_np(self, example):
             return example
@@ -312,8 +305,21 @@ def read_split(folder: str | Path, split: str):
         def decode_batch_example_np(self, examples):
             return examples
 
-    builder = tfds.builder_from_directory(find_dataset(folder))
+    builder = _builder(folder)
+    known = _splits(builder)
+    if split not in known:
+        raise RecordError(f"{folder} has no split {split!r}; it has {', '.join(known)}")
     return builder.as_data_source(split, decoders={"frames": Undecoded()})
+
+
+def _builder(folder: str | Path):
+    import tensorflow_datasets as tfds
+
+    return tfds.builder_from_directory(find_dataset(folder))
+
+
+def _splits(builder) -> list[str]:
+    return sorted(name for name, split in builder.info.splits.items() if split.num_examples)
 
 
 def _columns(values) -> dict:

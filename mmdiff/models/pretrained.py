@@ -19,6 +19,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mmdiff.errors import UserError
 from mmdiff.models.reserve import ReserveConfig, init_params
+from mmdiff.whole_files import write_whole
 
 # Continued pretraining in the original kept neither; a file without them is still a model.
 DROPPABLE = ("head", "span_encoder")
@@ -169,12 +170,3 @@ def save_reserve(path: str | Path, params: dict, step: int = 0) -> None:
     # In place: a copy would sort the three keys, and the original's order is this one.
     tree = {"step": step, "params": half, "opt_state": None}
     write_whole(path, flax.serialization.msgpack_serialize(tree, in_place=True))
-
-
-def write_whole(path: str | Path, data: bytes) -> None:
-    """Writes a file, in a folder made if need be, that a kill leaves either whole or not there."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data)
-    partial.replace(path)

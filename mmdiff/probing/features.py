@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from mmdiff.data.loader import stack
 from mmdiff.data.records import RecordError, decode, read_split
 from mmdiff.data.records import digest as records_digest
 from mmdiff.data.tokenizer import Tokenizer
@@ -25,6 +26,7 @@ from mmdiff.data.video_examples import (
 from mmdiff.models.reserve import MerlotReserve, ReserveConfig
 from mmdiff.objectives.masked_video import to_clips
 from mmdiff.objectives.question_answering import Candidates, Windows, candidate_features, encode_windows
+from mmdiff.whole_files import whole
 
 WINDOWS_AT_ONCE = 4
 CANDIDATES_AT_ONCE = 32
@@ -82,7 +84,7 @@ def compute_features(
     def flush():
         while len(pending) < WINDOWS_AT_ONCE:
             pending.append((jax.tree.map(np.zeros_like, pending[0][0]), []))
-        batch = jax.tree.map(lambda *leaves: np.stack(leaves), *(example for example, _ in pending))
+        batch = stack([example for example, _ in pending])
         windows = _encode(model, params, batch)
         rows = [row._replace(window=np.int32(w)) for w, (_, asked) in enumerate(pending) for _, q in asked for row in q]
         vectors = _ask_all(model, params, windows, rows)
@@ -132,10 +134,8 @@ def compute_features(
         features[i, : len(rows)], offered[i, : len(rows)] = rows, True
     result = QuestionFeatures(features, offered, np.array(labels, np.int32), np.array(ids))
     folder.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with whole(path) as unfinished, unfinished.open("wb") as file:
         np.savez(file, **dataclasses.asdict(result))
-    partial.replace(path)
     return result
 
 
@@ -154,6 +154,5 @@ def _ask_all(model: MerlotReserve, params: dict, windows: Windows, rows: list[Ca
     for start in range(0, len(rows), CANDIDATES_AT_ONCE):
         part = rows[start : start + CANDIDATES_AT_ONCE]
         filled = part + [part[-1]] * (CANDIDATES_AT_ONCE - len(part))
-        batch = jax.tree.map(lambda *leaves: np.stack(leaves), *filled)
-        out.append(np.asarray(_ask(model, params, windows, batch).astype("float32"))[: len(part)])
+        out.append(np.asarray(_ask(model, params, windows, stack(filled)).astype("float32"))[: len(part)])
     return np.concatenate(out)

@@ -12,12 +12,12 @@ from jaxtyping import Array, Float
 
 from mmdiff.data.tokenizer import Tokenizer
 from mmdiff.data.video_examples import DataConfig
-from mmdiff.models.pretrained import write_whole
 from mmdiff.models.reserve import MerlotReserve
 from mmdiff.objectives.question_answering import answer_correct, answer_loss, answer_scores
 from mmdiff.probing.features import QuestionFeatures, compute_features, fingerprint
 from mmdiff.training import runs
 from mmdiff.training.config import ConfigError, ModelConfig, validate
+from mmdiff.whole_files import write_whole
 
 PREDICTIONS = ("audio", "text", "joint")
 RESULT, FEATURES = "probe.json", "features"

@@ -104,9 +104,9 @@ def _caption(record: Record, box: int) -> str:
 
 def pick_records(folder: str, names: list[str], clips: int) -> list[Record]:
     """Up to `clips` records to look at: one of each video first, those with the most boxes before the others."""
+    sources = {name: read_split(folder, name) for name in names}
     found = []
-    for name in names:
-        source = read_split(folder, name)
+    for name, source in sources.items():
         for index in np.unique(np.linspace(0, len(source) - 1, min(LOOKED_AT, len(source))).round().astype(int)):
             record = decode(source[int(index)])
             found.append((record.video, -len(record.boxes.frame), record.id, name, int(index)))
@@ -115,7 +115,7 @@ def pick_records(folder: str, names: list[str], clips: int) -> list[Record]:
         ranked.append((taken[video], boxes, video, *rest))
         taken[video] += 1
     # Decoded again: a thousand records with their frames would not fit.
-    return [decode(read_split(folder, name)[index]) for *_, name, index in sorted(ranked)[:clips]]
+    return [decode(sources[name][index]) for *_, name, index in sorted(ranked)[:clips]]
 
 
 def mask_sheets(

@@ -16,7 +16,7 @@ from mmdiff.data.tokenizer import Tokenizer
 from mmdiff.data.video_examples import BoxRule, DataConfig, video_example
 from mmdiff.masking.anchors import label_weight
 from mmdiff.masking.strategies import MaskingConfig
-from mmdiff.models.pretrained import save_safetensors, write_whole
+from mmdiff.models.pretrained import save_safetensors
 from mmdiff.models.reserve import MerlotReserve, ReserveConfig
 from mmdiff.objectives.masked_video import MaskedVideo
 from mmdiff.training import runs
@@ -26,6 +26,7 @@ from mmdiff.training.metrics import MetricLog, StepClock
 from mmdiff.training.optimizer import make_optimizer
 from mmdiff.training.sharding import batch_sharding, make_mesh, parameter_sharding, put_batch
 from mmdiff.training.train_step import TrainState, make_train_step
+from mmdiff.whole_files import write_whole
 
 log_line = logging.getLogger(__name__)
 

@@ -8,9 +8,10 @@ import jax
 
 from mmdiff.data.tokenizer import Tokenizer
 from mmdiff.errors import UserError
-from mmdiff.models.pretrained import CheckpointError, load_reserve, write_whole
+from mmdiff.models.pretrained import CheckpointError, load_reserve
 from mmdiff.models.reserve import ReserveConfig, init_params
 from mmdiff.training.config import ConfigError, ModelConfig, differences, to_json
+from mmdiff.whole_files import is_taken, write_whole
 
 CONFIG, RECORDS, TOKENIZER = "config.json", "records.digest", "tokenizer.json"  # what a run is made of
 MODEL, METRICS, SUMMARY = "model.safetensors", "metrics.jsonl", "summary.json"  # what it makes; the last at its end
@@ -41,7 +42,7 @@ def claim(folder: Path, config, tokenizer: Path, records: str) -> None:
                 f"{folder} holds another run ({'; '.join(changed[:5])}{' ...' if len(changed) > 5 else ''}): "
                 "give another --workdir, or the same configuration to go on with it"
             )
-    elif folder.exists() and any(not path.name.endswith(".partial") for path in folder.iterdir()):
+    elif is_taken(folder):
         raise RunError(f"{folder} is not empty and holds no run of mmdiff: give a new folder as --workdir")
     # The configuration first: it says whose the folder is, should a kill come between.
     for name, content in (

@@ -228,7 +228,7 @@ def test_a_run_killed_while_it_claims_its_folder_goes_on(records, tmp_path):
     config = tiny.config(records, steps=1)
     config.optimizer.warmup_steps = 0
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json.partial").write_text("{")
+    (tmp_path / "run" / "config.json.unfinished").write_text("{")
     pretrain(config, tmp_path / "run", progress_bar=False)
     assert json.loads((tmp_path / "run" / runs.SUMMARY).read_text())["step"] == 1
 

@@ -14,3 +14,16 @@ def whole(path: Path) -> Iterator[Path]:
     unfinished = path.with_name(path.name + UNFINISHED)
     yield unfinished
     os.replace(unfinished, path)
+
+
+def write_whole(path: str | Path, data: bytes) -> None:
+    """Writes a file, in a folder made if need be, that a kill leaves either whole or not there."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as unfinished:
+        unfinished.write_bytes(data)
+
+
+def is_taken(folder: Path) -> bool:
+    """Whether a folder is there and holds more than files that a kill left unfinished."""
+    return folder.exists() and any(not path.name.endswith(UNFINISHED) for path in folder.iterdir())
