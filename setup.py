@@ -22,17 +22,20 @@ training = [
     "orbax-checkpoint>=0.12,<0.13",
     "pillow>=10,<14",
     "safetensors>=0.5,<0.9",
+    "scipy>=1.15,<2",  # `rng` of its resampling tests
     "tensorboardX>=2.6,<3",
     "tensorflow-datasets>=4.9.9,<5",  # works without TensorFlow as long as records hold JPEG bytes
     "tokenizers>=0.21,<0.24",
     "tqdm>=4.66,<5",
 ]
 preprocess = [
+    "anyascii>=0.3,<0.4",
     "av>=15,<19",  # bundles FFmpeg: no system package
     "facenet-pytorch==2.5.3",  # 2.6.0 pins numpy < 2
+    "ftfy>=6.2,<7",
+    "ijson>=3.3,<4",
     "pysubs2>=1.7,<2",
     "scikit-image>=0.25,<0.27",  # its wheel carries the photographs of `mmdiff demo`
-    "scipy>=1.14,<2",
     "torch>=2.5,<3",
     "torchvision>=0.20,<1",
     "transformers>=5,<6",  # its NumPy spectrogram is the one we use
@@ -47,7 +50,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["mmdiff", "mmdiff.*", "preprocessing", "preprocessing.*", "configs"]),
-    package_data={"mmdiff.reports": ["*.html"]},
+    package_data={"mmdiff.reports": ["*.html", "*.json", "*.md", "*.tex"]},
     install_requires=training,
     extras_require={
         "preprocess": preprocess,

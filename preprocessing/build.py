@@ -1,23 +1,25 @@
-"""A folder of videos in, records on disk out; killed at any moment and started again it ends the same."""
+"""A dataset's folder in, records on disk out; killed at any moment and started again it ends the same."""
 
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
-from mmdiff.data.records import BUILDER_NAME, PARTS
+from mmdiff.data.records import PARTS
 from mmdiff.whole_files import UNFINISHED, whole
 from preprocessing import staging
-from preprocessing.detect_people import detector_class
+from preprocessing.clip import Clip
+from preprocessing.datasets import open_dataset
+from preprocessing.datasets.dataset import Dataset, Read
+from preprocessing.detect_people import HUMAN, detector_class
 from preprocessing.options import Options
 from preprocessing.problems import PreprocessError, Problem
 from preprocessing.process_all import process_all
-from preprocessing.questions import FILE_NAME, Asked, read_questions
 
 MANIFEST, SUMMARY, PROBLEMS, STAGING = "preprocess.json", "summary.json", "problems.jsonl", "staging"
 
@@ -27,10 +29,15 @@ class Summary:
     """What a run made; also written to `summary.json`."""
 
     out: str  # the folder that holds it
+    dataset: str
     videos: int  # used
     records: dict[str, int]  # by split
+    coverage: dict[str, dict[str, int]]  # by split: questions `annotated`, and those `kept` in the records
     frames: int  # looked at by the detector
     boxes: dict[str, int]  # by part, over all these frames
+    stored: dict[
+        str, int
+    ]  # `frames` and `bytes` of them, and how many `frames_asked` and `bytes_asked` all questions see
     seconds_of_video: float
     problems: int
     notices: list[str]  # what deserves a word but is nobody's mistake
@@ -39,33 +46,52 @@ class Summary:
     already_done: bool = False
 
     def describe(self) -> str:
-        """A line or two for the command line."""
+        """A few lines for the command line."""
         records = " and ".join(f"{count} {split}" for split, count in self.records.items())
         lines = [
             f"videos: {self.videos}, records: {records}, faces: {self.boxes['face']}, bodies: {self.boxes['body']}"
             + " (all was there already)" * self.already_done
         ]
+        if any(share["annotated"] for share in self.coverage.values()):
+            kept = ", ".join(
+                f"{split} {share['kept']} of {share['annotated']}" for split, share in self.coverage.items()
+            )
+            lines.append(f"questions kept: {kept}")
+        if self.stored["bytes_asked"]:
+            times, size = self.stored["bytes_asked"] / self.stored["bytes"], self.stored["bytes"] / 1e6
+            lines.append(
+                f"frames: {self.stored['frames']} stored once, {size:.1f} MB; a copy for each question would be "
+                f"{self.stored['frames_asked']} ({times:.2f} times the bytes)"
+            )
         remarks = [f"problems: {self.problems}, see {Path(self.out) / PROBLEMS}"] if self.problems else []
         if remarks := remarks + self.notices:
             lines.append("; ".join(remarks))
         return "\n".join(lines)
 
 
-def preprocess(videos: Path, out: Path, options: Options, progress: bool = True) -> Summary:
+@dataclasses.dataclass
+class Staged:
+    """All that is to be written, one file for each clip."""
+
+    splits: dict[str, list[Path]]
+    dataset: Dataset
+    read: Read
+    results: dict[str, dict]  # by clip, without records
+    problems: list[Problem]
+    notices: list[str]
+    detected: int
+
+
+def preprocess(data: Path, out: Path, options: Options, progress: bool = True) -> Summary:
     """Detects, then writes: `out` holds the dataset, `summary.json`, `problems.jsonl`, and `staging` for next time.
 
-    `progress` shows bars. Bad videos and questions become lines of `problems.jsonl`. Raises PreprocessError where the
+    `progress` shows bars. Bad clips and questions become lines of `problems.jsonl`. Raises PreprocessError where the
     run as a whole cannot be done.
     """
-    videos, out = Path(videos), Path(out)
-    options.check()
-    try:
-        detector_class(options.detector)
-    except ValueError as error:
-        raise PreprocessError(str(error)) from None
-    files, problems = find_videos(videos, options, out)
-    asked_in = _questions_file(videos, options)
-    manifest = _manifest(videos, files, asked_in, options)
+    out = Path(out)
+    dataset = open_checked(data, out, options)
+    read = dataset.read()
+    manifest = _manifest(dataset, read)
     if done := _already_done(out, manifest):
         return done
     try:
@@ -76,117 +102,111 @@ def preprocess(videos: Path, out: Path, options: Options, progress: bool = True)
         raise PreprocessError(f"{out} cannot be written ({error}); give another folder for the records") from None
 
     began = time.monotonic()
-    results, failures, detected = process_all(files, out / STAGING, options, progress)
+    try:
+        staged = stage(dataset, read, out, progress)
+    except Unusable as error:
+        _write_problems(out, error.problems)
+        raise PreprocessError(f"{error}; all of them are in {out / PROBLEMS}") from None
     taken = {"detect": round(time.monotonic() - began, 2)}
-    problems += failures
-    for result in results.values():
-        problems += [Problem(**problem) for problem in result["problems"]]
-    if not results:
-        _write_problems(out, problems)
-        raise PreprocessError(
-            f"none of the {len(files) + len(problems) - len(failures)} videos in {videos} could be used; the first "
-            f"problem: {problems[0].file}: {problems[0].problem}; all of them are in {out / PROBLEMS}"
-        )
-    questions = {}
-    if asked_in:
-        questions, wrong = read_questions(asked_in, sorted(results))
-        problems += wrong
-
     began = time.monotonic()
-    splits, notices = split_videos(sorted(results), options.validation_share)
-    counts, outside = _write_dataset(out, splits, questions, manifest, progress)
+    builder = _write_dataset(out, staged, progress)
     taken["write"] = round(time.monotonic() - began, 2)
-    advice = "correct its start and end, in seconds"
-    problems += [Problem(f"{asked_in.name}:{asked.line}", "questions", text, advice) for asked, text in outside]
+    problems = staged.problems + builder.problems
     _write_problems(out, problems)
+    results = staged.results.values()
     summary = Summary(
         out=str(out),
+        dataset=dataset.name,
         videos=len(results),
-        records=counts,
-        frames=sum(result["frames"] for result in results.values()),
-        boxes={part: sum(result["boxes"][part] for result in results.values()) for part in PARTS},
-        seconds_of_video=round(sum(result["seconds"] for result in results.values()), 2),
+        records={split: builder.info.splits[split].num_examples for split in staged.splits},
+        coverage={split: builder.coverage[split] for split in staged.splits},
+        frames=sum(result["frames"] for result in results),
+        boxes={part: sum(result["boxes"][part] for result in results) for part in PARTS},
+        stored=dict(builder.stored),
+        seconds_of_video=round(sum(result["seconds"] for result in results), 2),
         problems=len(problems),
-        notices=notices,
+        notices=staged.notices,
         seconds_taken=taken,
-        detected=detected,
+        detected=staged.detected,
     )
     _write_json(out / SUMMARY, dataclasses.asdict(summary))  # Last: its presence says that all is finished.
     return summary
 
 
-def find_videos(folder: Path, options: Options, out: Path) -> tuple[dict[str, Path], list[Problem]]:
-    """Every video in the folder and below by its path inside it, sorted; and those whose name cannot be stored.
-
-    Hidden files and folders are passed over, and so is `out`. Raises PreprocessError where there is none.
-    """
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise PreprocessError(f"{folder} {what}; give the folder that holds the videos")
-    found, problems = {}, []
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] != "." and (Path(root) / name).resolve() != out.resolve()]
-        for file in names:
-            path = Path(root, file)
-            if file[0] == "." or path.suffix.lower() not in options.extensions:
-                continue
-            name = path.relative_to(folder).as_posix()
-            readable = os.fsencode(name).decode(errors="replace")
-            if readable != name:
-                problems.append(Problem(readable, "names", "its name is not valid UTF-8", "rename the file"))
-            elif not path.is_file():
-                problems.append(Problem(name, "names", "is not a file, or a link to nothing", "remove or mend it"))
-            else:
-                found[name] = path
-    if not found and not problems:
-        raise PreprocessError(
-            f"{folder} holds no video; looked for {' '.join(options.extensions)} in it and in its folders"
-        )
-    return dict(sorted(found.items())), problems
+def open_checked(data: Path, out: Path, options: Options) -> Dataset:
+    """The dataset, whose `options` leave nothing open. Raises PreprocessError where an option has no meaning."""
+    options.check()
+    dataset = open_dataset(data, options, out)
+    if dataset.options.detector != HUMAN:
+        try:
+            detector_class(dataset.options.detector)
+        except ValueError as error:
+            raise PreprocessError(str(error)) from None
+    return dataset
 
 
-def split_videos(names: list[str], share: float) -> tuple[dict[str, list[str]], list[str]]:
-    """Which videos are for training and which for validation, and what to tell about it.
+class Unusable(Exception):
+    """Not one clip could be used."""
 
-    The hash of a video's name, a number from 0 to 1, is held against the share: the other videos have no say, so that
-    a video that is added moves none. Only where a split would be empty, the nearest video fills it.
-    """
-    if not share:
-        return {"train": names}, []
-    if len(names) == 1:
-        return {"train": names}, ["there is only one video: all of it is for training, nothing for validation"]
-    place = {name: _hash(f"validation:{name}") for name in names}
-    first, *_, last = sorted(names, key=place.get)
-    validation = {name for name in names if place[name] < share} - {last} | {first}
-    return {"train": [name for name in names if name not in validation], "validation": sorted(validation)}, []
+    def __init__(self, message: str, problems: list[Problem]):
+        super().__init__(message)
+        self.problems = problems
 
 
-def _hash(text: str) -> float:
-    """A number from 0 to below 1, the same on every machine."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
+def stage(dataset: Dataset, read: Read, out: Path, progress: bool) -> Staged:
+    """Processes every clip that has pictures. Raises Unusable where none of them can be used."""
+    names, problems = [], dataset.passed_over() + read.problems
+    for name in read.annotations.clips():
+        lack = dataset.lack(name)
+        if lack:
+            problems.append(lack)
+        else:
+            names.append(name)
+    clips = (clip_of(dataset, read, name) for name in names)
+    results, failures, detected = process_all(clips, names, out / STAGING, dataset.options, progress)
+    problems += failures
+    for result in results.values():
+        problems += [Problem(**problem) for problem in result["problems"]]
+    if not results:
+        first = f"the first problem: {problems[0].file}: {problems[0].problem}" if problems else "there is none"
+        raise Unusable(f"none of the {_clips(read)} videos in {dataset.data} could be used; {first}", problems)
+    splits, notices = dataset.splits(read.annotations, sorted(results))
+    splits = {split: [staging.staged_path(out / STAGING, name) for name in kept] for split, kept in splits.items()}
+    return Staged(splits, dataset, read, results, problems, notices, detected)
 
 
-def _questions_file(videos: Path, options: Options) -> Path | None:
-    if options.questions is None:
-        beside = videos / FILE_NAME
-        return beside if beside.is_file() else None
-    if not Path(options.questions).is_file():
-        raise PreprocessError(f"there is no file of questions {options.questions}; correct --questions or leave it out")
-    return Path(options.questions)
+def clip_of(dataset: Dataset, read: Read, name: str) -> Clip:
+    """What processing needs to know of a clip."""
+    spans = ()
+    if dataset.options.windows != "tiles":
+        spans = tuple(dict.fromkeys(asked.span for asked in read.annotations.questions(name)))
+    boxes = read.annotations.boxes(name) if dataset.options.detector == HUMAN else None
+    return Clip(name, dataset.media(name), spans, boxes)
 
 
-def _manifest(videos: Path, files: dict[str, Path], questions: Path | None, options: Options) -> dict:
-    """All that the dataset depends on, as JSON."""
-    asked = None
-    if questions:
-        where = "beside" if questions.resolve() == (videos / FILE_NAME).resolve() else "given"
-        asked = {where: hashlib.sha256(questions.read_bytes()).hexdigest()}
+def _clips(read: Read) -> int:
+    return sum(1 for _ in read.annotations.clips())
+
+
+def _manifest(dataset: Dataset, read: Read) -> dict:
+    """All that the records depend on, as JSON."""
+
+    def sources() -> Iterator[tuple[str, list]]:
+        for name in read.annotations.clips():
+            clip = clip_of(dataset, read, name)
+            yield name, clip.sources() if clip.media.pictures else []
+
+    annotation = {}
+    for path in dataset.annotation_files():
+        inside = path.resolve().is_relative_to(dataset.data.resolve())
+        place = path.resolve().relative_to(dataset.data.resolve()).as_posix() if inside else "given"
+        annotation[place] = hashlib.sha256(path.read_bytes()).hexdigest()
     return {
-        "videos": str(videos.resolve()),
-        "options": options.of_dataset(),
+        "videos": str(dataset.data.resolve()),
+        "options": dataset.options.of_dataset(),
         "format": staging.FORMAT,
-        "sources": {name: staging.signature(path, options)["sources"] for name, path in files.items()},
-        "questions": asked,
+        "sources": dict(sources()),
+        "questions": annotation,
     }
 
 
@@ -223,30 +243,25 @@ def _already_done(out: Path, manifest: dict) -> Summary | None:
             f"{out} holds records, or the start of them, that were made otherwise: {'; '.join(differing)}. "
             f"Give another folder, or remove {out} to make them anew"
         )
-    if manifest["questions"] is None and "given" in (before["questions"] or {}):
+    if not manifest["questions"] and "given" in before["questions"]:
         manifest = manifest | {"questions": before["questions"]}  # Who names no file leaves the one given before.
     if not finished or before != manifest:
-        return None  # Staged videos that fit are used again, the others are made again.
+        return None  # Staged clips that fit are used again, the others are made again.
     summary = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
     return Summary(**{**summary, "out": str(out), "already_done": True})
 
 
-def _write_dataset(
-    out: Path, splits: dict[str, list[str]], questions: dict, manifest: dict, progress: bool
-) -> tuple[dict[str, int], list[tuple[Asked, str]]]:
+def _write_dataset(out: Path, staged: Staged, progress: bool):
     from preprocessing.write_records import write
 
-    shutil.rmtree(out / BUILDER_NAME, ignore_errors=True)  # made from `staging`, which stays
-    staged = {split: [staging.staged_path(out / STAGING, name) for name in names] for split, names in splits.items()}
-    metadata = {"options": manifest["options"], "detector": manifest["options"]["detector"]}
-    with tqdm(total=sum(map(len, splits.values())), unit="video", desc="writing", disable=not progress) as bar:
+    shutil.rmtree(out / staged.dataset.name, ignore_errors=True)  # made from `staging`, which stays
+    with tqdm(total=sum(map(len, staged.splits.values())), unit="clip", desc="writing", disable=not progress) as bar:
         try:
-            builder = write(out, splits=staged, questions=questions, metadata=metadata, on_video=bar.update)
+            return write(out, staged, on_clip=bar.update)
         except OSError as error:
             raise PreprocessError(
                 f"the records cannot be written to {out} ({error}); start again after that"
             ) from error
-    return {split: info.num_examples for split, info in builder.info.splits.items()}, builder.outside
 
 
 def _write_problems(out: Path, problems: list[Problem]) -> None:

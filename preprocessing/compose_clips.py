@@ -31,7 +31,7 @@ from jaxtyping import Float32, UInt8
 
 from mmdiff.data.records import SECONDS_PER_SEGMENT
 from mmdiff.whole_files import whole
-from preprocessing.questions import FILE_NAME
+from preprocessing.datasets.video_folder import FILE_NAME
 
 WIDTH, HEIGHT, FPS = 320, 180, 12
 SAMPLE_RATE = 22_050

@@ -1,4 +1,4 @@
-"""A video file in, the sound that belongs to its pictures out: mono float32, aligned with the first frame."""
+"""A video file, or a sound file of its own, in, the sound that belongs to the pictures out: mono float32."""
 
 from pathlib import Path
 
@@ -12,19 +12,23 @@ from preprocessing.decode_video import open_video, video_stream
 JITTER = 0.05  # seconds: smaller steps between timestamps are rounding, larger ones are gaps
 
 
-def decode_audio(path: Path, rate: int, seconds: float) -> tuple[Float32[np.ndarray, " n"] | None, str | None]:
+def decode_audio(
+    path: Path, rate: int, seconds: float, beside_pictures: bool = False
+) -> tuple[Float32[np.ndarray, " n"] | None, str | None]:
     """Samples from the start of the video stream to the end of the sound, at most `seconds`; and what was damaged.
 
     Sound that begins later than the pictures is preceded by silence, sound that begins earlier or ends later is cut,
-    gaps become silence. None where the file has no sound (or none while there are pictures).
+    gaps become silence. None where the file has no sound (or none while there are pictures). A file that lies
+    `beside_pictures` holds no video; it begins when they do.
     """
     with open_video(path) as container:
-        video = video_stream(container, path)
+        video = None if beside_pictures else video_stream(container, path)
         stream = container.streams.best("audio", related=video)
         if stream is None or stream.codec_context is None:
-            return None, None
+            return None, "holds no sound" if beside_pictures else None
         stream.codec_context.thread_count = 1
-        first = float((video.start_time or 0) * video.time_base)
+        clock = video or stream
+        first = float((clock.start_time or 0) * clock.time_base)
         samples = np.zeros(round(seconds * rate), np.float32)
         end, problem = _place(container, stream, rate, first, samples)
     return (samples[:end] if end else None), problem

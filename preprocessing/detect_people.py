@@ -17,7 +17,7 @@ class LabelledBox:
     y1: float
     x1: float
     label: str  # "person", or a name
-    part: str  # "body" or "face"
+    part: str  # "body" or "face" of a person, or "object"
     score: float  # confidence, 0..1
     source: str = "detected"  # "derived": computed from another box
     person: int | None = None  # boxes of one frame with the same number belong to the same individual
@@ -32,6 +32,7 @@ class Detector(Protocol):
         ...
 
 
+HUMAN = "human"  # No detector at all: the boxes that people drew, where a dataset comes with some.
 DETECTORS = {
     "face_body": "preprocessing.derive_bodies:FaceBody",  # MTCNN's faces, and a body derived from each
     "mtcnn": "preprocessing.detect_faces:MtcnnFaces",  # faces only

@@ -4,10 +4,11 @@ import dataclasses
 import os
 from pathlib import Path
 
+from preprocessing.plan_windows import WINDOWS
 from preprocessing.problems import PreprocessError
 
 IRRELEVANT = ("workers", "questions")  # change how a run goes, or what is read afresh, but no detection
-IN_STAGED = ("fps", "detector", "segments_per_window", "jpeg_quality")  # decide what one video gives
+IN_STAGED = ("fps", "detector", "windows", "segments_per_window", "jpeg_quality")  # decide what one clip gives
 
 VIDEO_EXTENSIONS = (
     ".3gp",
@@ -31,10 +32,13 @@ VIDEO_EXTENSIONS = (
 class Options:
     """The choices of `mmdiff preprocess`."""
 
-    fps: float = 3.0  # frames looked at each second, as in TVQA
-    detector: str = "face_body"  # a name of detect_people.DETECTORS, or package.module:Class
+    dataset: str = "video_folder"  # a name of datasets.DATASETS
+    protocol: str = ""  # how questions are made, where the dataset has a choice; "": its first
+    fps: float = 3.0  # frames looked at each second, as in TVQA; folders of images have three
+    detector: str = ""  # a name of detect_people.DETECTORS, or package.module:Class; "": the dataset's own choice
+    windows: str = ""  # a name of plan_windows.WINDOWS; "": the dataset's own choice
     segments_per_window: int = 7  # what the model sees at once
-    validation_share: float = 0.25  # of the videos
+    validation_share: float = 0.25  # of the videos, in a dataset without splits of its own
     jpeg_quality: int = 95
     workers: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)  # 0: in this process
     questions: Path | None = None  # None: `questions.jsonl` beside the videos, else a finished dataset keeps its own
@@ -54,6 +58,8 @@ class Options:
         ):
             if not holds:
                 raise PreprocessError(f"option {name} is {getattr(self, name)}; it must be {wanted}")
+        if self.windows and self.windows not in WINDOWS:
+            raise PreprocessError(f"windows {self.windows!r} are unknown; known: {', '.join(WINDOWS)}")
 
     def of_dataset(self) -> dict:
         """The choices that decide what the dataset holds, as JSON."""
@@ -61,5 +67,5 @@ class Options:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items() if name not in IRRELEVANT}
 
     def of_staged(self) -> dict:
-        """The choices that decide what one video gives."""
+        """The choices that decide what one clip gives."""
         return {name: getattr(self, name) for name in IN_STAGED}

@@ -1,7 +1,8 @@
-"""One video in, everything that is stored about it out; the same function under any engine that runs it."""
+"""One clip in, everything that is stored about it out; the same function under any engine that runs it."""
 
 import dataclasses
 import itertools
+import math
 import reprlib
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +12,17 @@ import numpy as np
 
 from mmdiff.data.records import PARTS, SECONDS_PER_SEGMENT, SOURCES, Boxes, Question, Record, Segments
 from preprocessing import spectrogram
+from preprocessing.clip import Clip
 from preprocessing.decode_audio import decode_audio
+from preprocessing.decode_images import ImageFrames
 from preprocessing.decode_video import SampledFrames
 from preprocessing.detect_people import Detector, LabelledBox
+from preprocessing.human_boxes import boxes_at, in_pixels, tracks_by_label
 from preprocessing.options import Options
+from preprocessing.plan_windows import SEGMENT, THIRDS, WINDOWS, Plan, clipped, is_outside
 from preprocessing.problems import Problem, VideoError
 from preprocessing.shot_cuts import ShotCuts
-from preprocessing.subtitles import read_cues, subtitle_of_segments
+from preprocessing.subtitles import Cue, in_ascii, read_cues, subtitle_of_segments
 from preprocessing.track_boxes import clean, track
 
 BATCH = 16  # frames handed to the detector at once
@@ -29,99 +34,111 @@ class _Watched:
     """What one pass over the pictures gives."""
 
     seconds: float
-    times: list[float]  # of every sampled frame
+    fps: float
+    times: list[float]  # of every sampled picture
     boxes: list[list[LabelledBox]]
     tracks: list[list[int]]
-    stills: dict[int, bytes]  # JPEG, of the sampled frames that segments look at
+    stills: dict[int, bytes]  # JPEG, of the sampled pictures that segments may look at
     size: tuple[int, int]  # height and width
 
 
 def process(
-    path: Path,
+    clip: Clip,
     options: Options,
-    detector: Detector,
-    name: str,
+    detector: Detector | None,
     on_progress: Callable[[float], None] = lambda share: None,
 ) -> dict:
-    """The windows of a video as records (plain dictionaries), with counts and problems, ready to be staged.
+    """The records of a clip (plain dictionaries), with counts and problems, ready to be staged.
 
-    `name` is what the records call the video; `on_progress` is told the share of the video that is done.
-    Raises VideoError where the video cannot be used at all.
+    Without a detector the boxes are those that came with the clip. `on_progress` is told the share that is done.
+    Raises VideoError where the clip cannot be used at all.
     """
     problems: list[Problem] = []
 
     def note(stage: str, problem: str | None, advice: str) -> None:
         if problem:
-            problems.append(Problem(name, stage, problem, advice))
+            problems.append(Problem(clip.name, stage, problem, advice))
 
-    watched = _watch(path, options, detector, note, on_progress)
-    segments = range(segment_count(watched.seconds))
-    starts = [i * SECONDS_PER_SEGMENT for i in segments]
-    ends = [(i + 1) * SECONDS_PER_SEGMENT for i in segments]
-    cues, problem = read_cues(path)
-    note("subtitles", problem, "correct or remove the subtitles; the video is used with those that could be read")
-    texts = subtitle_of_segments(cues, starts, ends)
-    mels, has_audio = _listen(path, watched.seconds, len(segments), note)
-    windows = []
-    for first in range(0, len(segments), options.segments_per_window):
-        chosen = slice(first, min(first + options.segments_per_window, len(segments)))
-        looked_at = [_nearest(i, options.fps, len(watched.times)) for i in segments[chosen]]
-        indices = sorted(set(looked_at))
-        quantized, scale = spectrogram.quantize(mels[chosen])
-        record = Record(
-            id=f"{name}~{first:04d}",
-            video=name,
-            frames=[watched.stills[i] for i in indices],
-            frame_times=np.array([watched.times[i] for i in indices], np.float32),
-            boxes=_boxes_of(watched, indices),
-            segments=Segments(
-                start=np.array(starts[chosen], np.float32),
-                end=np.array(ends[chosen], np.float32),
-                frame=np.array([indices.index(i) for i in looked_at], np.int32),
-                has_audio=has_audio[chosen],
-                mel=quantized[..., :-1],
-                subtitle=texts[chosen],
-            ),
-            mel_scale=scale,
-            windows=np.array([[0, len(looked_at)]], np.int32),
-        )
-        windows.append(dataclasses.asdict(record))
+    watched = _watch(clip, options, detector, note, on_progress)
+    spans = [clipped(span, watched.seconds) for span in clip.spans if not is_outside(span, watched.seconds)]
+    plans = WINDOWS[options.windows](watched.seconds, spans, options.segments_per_window)
+    cues = _read(clip, note)
+    samples = _listen(clip, watched.seconds, note)
+    records = [_record(clip.name, plan, watched, cues, samples) for plan in plans if plan.windows]
     return {
-        "video": name,
+        "video": clip.name,
         "seconds": watched.seconds,
         "frames": len(watched.times),
         "boxes": {part: sum(box.part == part for frame in watched.boxes for box in frame) for part in PARTS},
         "tracks": len({number for frame in watched.tracks for number in frame}),
         "problems": [dataclasses.asdict(problem) for problem in problems],
-        "windows": windows,
+        "records": [dataclasses.asdict(record) for record in records],
     }
 
 
-def record_of(window: dict, questions: list[Question]) -> Record:
-    """The record of one staged window, with its questions."""
-    boxes, segments = Boxes(**window["boxes"]), Segments(**window["segments"])
-    return Record(**{**window, "boxes": boxes, "segments": segments, "questions": questions})
+def record_of(staged: dict, questions: list[Question]) -> Record:
+    """The record of one that was staged, with its questions."""
+    boxes, segments = Boxes(**staged["boxes"]), Segments(**staged["segments"])
+    return Record(**{**staged, "boxes": boxes, "segments": segments, "questions": questions})
 
 
-def segment_count(seconds: float) -> int:
-    """How many segments have their middle inside the video; at least one."""
-    return max(1, int(np.ceil(seconds / SECONDS_PER_SEGMENT - 0.5)))
+def _record(name: str, plan: Plan, watched: _Watched, cues: list[Cue], samples: np.ndarray | None) -> Record:
+    starts = [start / THIRDS for start in plan.segments]
+    ends = [(start + SEGMENT) / THIRDS for start in plan.segments]
+    looked_at = [_nearest(start, watched.fps, len(watched.times)) for start in plan.segments]
+    indices = sorted(set(looked_at))
+    mels, has_audio = _hear(samples, plan.segments)
+    quantized, scale = spectrogram.quantize(mels)
+    return Record(
+        id=f"{name}~{plan.segments[0] // SEGMENT:04d}" if plan.tile else name,
+        video=name,
+        frames=[watched.stills[i] for i in indices],
+        frame_times=np.array([watched.times[i] for i in indices], np.float32),
+        boxes=_boxes_of(watched, indices),
+        segments=Segments(
+            start=np.array(starts, np.float32),
+            end=np.array(ends, np.float32),
+            frame=np.array([indices.index(i) for i in looked_at], np.int32),
+            has_audio=has_audio,
+            mel=quantized[..., :-1],
+            subtitle=subtitle_of_segments(cues, starts, ends),
+        ),
+        mel_scale=scale,
+        windows=np.array(plan.windows, np.int32),
+    )
 
 
-def _nearest(segment: int, fps: float, count: int | None = None) -> int:
-    """The sampled frame nearest to the middle of a segment."""
-    index = int((segment + 0.5) * SECONDS_PER_SEGMENT * fps + 0.5)
+def _nearest(start: int, fps: float, count: int | None = None) -> int:
+    """The sampled picture nearest to the middle of a segment that starts so many thirds of a second into the clip."""
+    index = max(math.floor((start + SEGMENT / 2) / THIRDS * fps + 0.5), 0)
     return index if count is None else min(index, count - 1)
 
 
-def _watch(path: Path, options: Options, detector: Detector, note, on_progress) -> _Watched:
-    frames = SampledFrames(path, options.fps)
+def _may_be_looked_at(index: int, fps: float, windows: str) -> bool:
+    """Only of tiles it is known before the end of the clip which pictures they look at."""
+    tile = round(index / fps / SECONDS_PER_SEGMENT - 0.5)
+    return windows != "tiles" or _nearest(tile * SEGMENT, fps) == index
+
+
+def _watch(clip: Clip, options: Options, detector: Detector | None, note, on_progress) -> _Watched:
+    path = clip.media.pictures
+    frames = ImageFrames(path) if path.is_dir() else SampledFrames(path, options.fps)
     begins_shot = ShotCuts()
     times, found, cuts, stills, batch, dropped = [], [], set(), {}, [], 0
-    segment, image = 0, None
+    image = None
+
+    def still(index: int) -> bytes:
+        as_it_is = frames.jpeg(index) if path.is_dir() else None
+        return as_it_is or _jpeg(image, options.jpeg_quality)
 
     def detect() -> int:
-        cleaned = [clean(boxes, *image.shape[:2]) for boxes in _detect(detector, batch, path, options.detector)]
+        if detector:
+            boxes_of_batch = _detect(detector, batch, path, options.detector)
+        else:
+            first = len(times) - len(batch)
+            boxes_of_batch = [boxes_at(first + i, clip.boxes or {}) for i in range(len(batch))]
+            boxes_of_batch = [[in_pixels(box, *image.shape[:2]) for box in boxes] for boxes in boxes_of_batch]
+        cleaned = [clean(boxes, *image.shape[:2]) for boxes in boxes_of_batch]
         found.extend(boxes for boxes, _ in cleaned)
         batch.clear()
         on_progress(min(1.0, times[-1] / frames.declared) if frames.declared else 0.0)
@@ -132,24 +149,28 @@ def _watch(path: Path, options: Options, detector: Detector, note, on_progress) 
         batch.append(image)
         if begins_shot(image):
             cuts.add(index)
-        while _nearest(segment, options.fps) < index:
-            segment += 1
-        if _nearest(segment, options.fps) == index:
-            stills[index] = _jpeg(image, options.jpeg_quality)
+        if _may_be_looked_at(index, frames.fps, options.windows):
+            stills[index] = still(index)
         if len(batch) == BATCH:
             dropped += detect()
     if batch:
         dropped += detect()
-    stills.setdefault(len(times) - 1, _jpeg(image, options.jpeg_quality))
-    note("decode", frames.problem, "the part that could be read is used; copy or download the file again for the rest")
+    if len(times) - 1 not in stills:
+        stills[len(times) - 1] = still(len(times) - 1)
+    note("decode", frames.problem, "what could be read is used; copy or download it again for the rest")
     if dropped:
         note(
             "detect",
             f"{dropped} boxes lay outside their frame, had no area or were not numbers",
-            "they are left out; if the detector is yours, it should give y0, x0, y1, x1 in pixels of the frame",
+            "they are left out; if the detector is yours, it should give y0, x0, y1, x1 in pixels of the frame"
+            if detector
+            else "they are left out",
         )
-    tracks = track(found, cuts, longest_gap=round(LONGEST_GAP * options.fps))
-    return _Watched(frames.seconds, times, found, tracks, stills, image.shape[:2])
+    if detector:
+        tracks = track(found, cuts, longest_gap=round(LONGEST_GAP * frames.fps))
+    else:
+        tracks = tracks_by_label(found)
+    return _Watched(frames.seconds, frames.fps, times, found, tracks, stills, image.shape[:2])
 
 
 def _detect(detector: Detector, frames: list, path: Path, name: str) -> list[list[LabelledBox]]:
@@ -210,17 +231,41 @@ def _boxes_of(watched: _Watched, indices: list[int]) -> Boxes:
     )
 
 
-def _listen(path: Path, seconds: float, count: int, note) -> tuple[np.ndarray, np.ndarray]:
+def _read(clip: Clip, note) -> list[Cue]:
+    source = clip.media.subtitles or clip.media.pictures
+    if source.is_dir():
+        return []
+    cues, problem = read_cues(source)
+    note("subtitles", problem, "correct or remove the subtitles; the video is used with those that could be read")
+    return in_ascii(cues) if clip.media.english else cues
+
+
+def _listen(clip: Clip, seconds: float, note) -> np.ndarray | None:
+    """The sound of the whole clip, its loudest sample 1; None where there is none."""
+    source = clip.media.audio or clip.media.pictures
+    if source.is_dir():
+        return None
+    advice = "the sound that could be read is used; copy or download the file again for the rest"
+    try:
+        samples, problem = decode_audio(source, spectrogram.SAMPLE_RATE, seconds, clip.media.audio is not None)
+    except VideoError as error:
+        if clip.media.audio is None:
+            raise
+        samples, problem = None, f"its sound {source.name} {error.problem.problem}"
+    note("audio", problem, advice)
+    return None if samples is None else spectrogram.normalise(samples)
+
+
+def _hear(samples: np.ndarray | None, starts: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """The spectrograms of every segment [s, 3, 60, 65], and whether there was anything to hear."""
-    samples, problem = decode_audio(path, spectrogram.SAMPLE_RATE, seconds)
-    note("audio", problem, "the sound that could be read is used; copy or download the file again for the rest")
-    mels = np.stack([spectrogram.silence()] * count)
-    has_audio = np.zeros(count, bool)
-    if samples is not None:
-        samples = spectrogram.normalise(samples)
-        for i in range(count):
-            piece = samples[i * spectrogram.SAMPLES_PER_SEGMENT :][: spectrogram.SAMPLES_PER_SEGMENT]
-            if len(piece):
-                mels[i] = spectrogram.log_mel(np.pad(piece, (0, spectrogram.SAMPLES_PER_SEGMENT - len(piece))))
-                has_audio[i] = True
+    mels = np.stack([spectrogram.silence()] * len(starts))
+    has_audio = np.zeros(len(starts), bool)
+    length = spectrogram.SAMPLES_PER_SEGMENT
+    for i, start in enumerate(starts):
+        first = start * spectrogram.SAMPLE_RATE // THIRDS
+        piece = np.zeros(0) if samples is None else samples[max(first, 0) : max(first + length, 0)]
+        if len(piece):
+            before = max(-first, 0)
+            mels[i] = spectrogram.log_mel(np.pad(piece, (before, length - before - len(piece))))
+            has_audio[i] = True
     return mels, has_audio

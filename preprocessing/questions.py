@@ -1,129 +1,96 @@
-"""A file of questions in, the questions of every video out, each at the window it asks about."""
+"""Questions as people wrote them in, checked questions out, each at the window that it asks about."""
 
 import dataclasses
-import json
 import math
+import re
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
 
 from mmdiff.data.records import Question
-from preprocessing.problems import Problem
+from preprocessing.plan_windows import SEGMENT, THIRDS, Span, clipped, is_outside, window
 
-FILE_NAME = "questions.jsonl"  # where it is looked for, in the folder of the videos
-ADVICE = 'a line is {"video": file name, "question": text, "answers": [texts], "label": index, "start": s, "end": s}'
+NUMBER = r"[-+]?(?:nan|inf|(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)"
+SPAN = re.compile(rf"\s*({NUMBER})\s*-\s*({NUMBER})\s*", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """One line of the file. `start` and `end` are None where it does not say which stretch it asks about."""
+    """One question as its annotation has it. `span` is None where it does not say which stretch it asks about."""
 
-    line: int
+    where: str  # the file and the line, for messages
     id: str
     video: str
     text: str
     answers: tuple[str, ...]
-    label: int
-    start: float | None
-    end: float | None
+    label: int  # -1 where the right answer is not told
+    span: Span | None
 
 
-def read_questions(path: Path, videos: Sequence[str]) -> tuple[dict[str, list[Asked]], list[Problem]]:
-    """The questions by video, and one problem for each line that had to be left out.
+def checked(where: str, id: object, video: object, text: object, answers: object, label: object, span) -> Asked:
+    """A question. Raises ValueError, with a reason that follows the name of the place, where it cannot be asked."""
+    if not isinstance(video, str) or not video:
+        raise ValueError("names no video")
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError("the question is empty")
+    if not isinstance(answers, list) or not all(isinstance(answer, str) and answer.strip() for answer in answers):
+        raise ValueError("the answers are not a list of texts, or one is empty")
+    if len(answers) < 2:
+        raise ValueError(f"{len(answers)} answers, at least two are needed")
+    if len({" ".join(answer.split()).casefold() for answer in answers}) < len(answers):
+        raise ValueError("an answer is repeated")
+    if label is not None and (type(label) is not int or not 0 <= label < len(answers)):
+        raise ValueError(f"label {label!r} is out of range: it counts the {len(answers)} answers from 0")
+    for value in (str(id), video, text, *answers):
+        value.encode()  # Half a surrogate pair is JSON, but no text.
+    return Asked(where, str(id), video, text.strip(), tuple(answers), -1 if label is None else label, span)
 
-    `videos` are paths inside the folder; a line may name a video by this path, its file name, or its stem.
+
+def read_span(text: object) -> Span | None:
+    """ "76.01-84.2" in seconds, where either may be negative or have an exponent; None for "nan-nan".
+
+    Raises ValueError for anything else.
     """
-    known = _names(videos)
-    asked: dict[str, list[Asked]] = {}
-    problems = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            question = _parse(line, number)
-            asked.setdefault(_find(question.video, known), []).append(question)
-        except (ValueError, OverflowError) as error:
-            problems.append(Problem(f"{path.name}:{number}", "questions", str(error), ADVICE))
-    return asked, problems
+    match = SPAN.fullmatch(text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"the time span {text!r} is not two numbers of seconds")
+    return finite((float(match[1]), float(match[2])))
+
+
+def finite(span: Span) -> Span | None:
+    """The span; None where one of its ends is not a number."""
+    return span if all(map(math.isfinite, span)) else None
 
 
 def attach(
-    asked: Sequence[Asked], windows: Sequence[tuple[float, float]], seconds: float
+    asked: Sequence[Asked], windows: Sequence[Sequence[tuple[float, float]]], seconds: float, kind: str, per_window: int
 ) -> tuple[list[list[Question]], list[tuple[Asked, str]]]:
-    """For each window (start, end) its questions; and the questions that ask about a time the video has not.
+    """For each record its questions; and the questions that ask about a time the clip has not, with a reason.
 
-    A question goes to the window whose middle is nearest to the middle of its own stretch.
+    Args:
+      asked: the questions of one clip.
+      windows: of each record of the clip, the start and end of its windows in seconds.
+      seconds: of the clip.
+      kind: a name of plan_windows.WINDOWS: how the windows were laid.
+      per_window: segments of a window.
     """
     placed: list[list[Question]] = [[] for _ in windows]
     outside = []
     for question in asked:
-        start = question.start if question.start is not None else 0.0
-        end = question.end if question.end is not None else max(seconds, start)
-        if start >= seconds or end < 0:
-            outside.append((question, f"asks about {start:g} to {end:g} s, but the video ends at {seconds:.1f} s"))
+        if is_outside(question.span, seconds):
+            start, end = question.span
+            asked_about = f"{start:g} to {end:g} s" if math.isfinite(end) else f"{start:g} s and after"
+            outside.append((question, f"asks about {asked_about}, but the video ends at {seconds:.1f} s"))
             continue
-        start, end = max(start, 0.0), min(end, seconds)
-        middle = (start + end) / 2
-        nearest = min(range(len(windows)), key=lambda i: abs((windows[i][0] + windows[i][1]) / 2 - middle))
-        placed[nearest].append(
-            Question(question.id, question.text, list(question.answers), question.label, start, end, window=0)
+        span = clipped(question.span, seconds)
+        if kind == "tiles":  # the tile whose middle is nearest to the question's
+            middle = sum(span) / 2
+            record = min(range(len(windows)), key=lambda i: abs(sum(windows[i][0]) / 2 - middle))
+            place = 0
+        else:
+            starts = window(span, seconds, per_window, on_grid=kind == "grid")
+            wanted = (starts[0] / THIRDS, (starts[-1] + SEGMENT) / THIRDS)
+            record = 0
+            place = min(range(len(windows[0])), key=lambda i: math.dist(windows[0][i], wanted))
+        placed[record].append(
+            Question(question.id, question.text, list(question.answers), question.label, *span, window=place)
         )
     return placed, outside
-
-
-def _parse(line: bytes, number: int) -> Asked:
-    try:
-        fields = json.loads(line.decode("utf-8-sig"))
-    except ValueError as error:
-        raise ValueError(f"is not JSON ({error})") from None
-    if type(fields) is not dict:
-        raise ValueError("is not a JSON object")
-    video, text, answers = fields.get("video"), fields.get("question"), fields.get("answers")
-    if not isinstance(video, str) or not video:
-        raise ValueError('names no "video"')
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError("the question is empty")
-    if not isinstance(answers, list) or not all(isinstance(answer, str) and answer.strip() for answer in answers):
-        raise ValueError('"answers" is not a list of texts')
-    if len(answers) < 2:
-        raise ValueError(f"{len(answers)} answers, at least two are needed")
-    if len({answer.strip() for answer in answers}) < len(answers):
-        raise ValueError("an answer is repeated")
-    label = fields.get("label")
-    if label is not None and (type(label) is not int or not 0 <= label < len(answers)):
-        raise ValueError(f"label {label!r} is out of range: it counts the {len(answers)} answers from 0")
-    start, end = _seconds(fields, "start"), _seconds(fields, "end")
-    if start is not None and end is not None and end < start:
-        raise ValueError(f"ends at {end:g} s before it starts at {start:g} s")
-    name = str(fields.get("id") if fields.get("id") is not None else f"q{number:06d}")
-    for value in (name, text, *answers):
-        value.encode()  # Half a surrogate pair is JSON, but no text.
-    return Asked(number, name, video, text.strip(), tuple(answers), -1 if label is None else label, start, end)
-
-
-def _seconds(fields: dict, name: str) -> float | None:
-    value = fields.get(name)
-    if value is not None and (
-        isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value)
-    ):
-        raise ValueError(f'"{name}" is {value!r}, not a number of seconds')
-    return None if value is None else float(value)
-
-
-def _names(videos: Sequence[str]) -> dict[str, set[str]]:
-    names: dict[str, set[str]] = {}
-    for video in videos:
-        path = PurePosixPath(video)
-        for name in {video, path.name, path.stem, str(path.with_suffix(""))}:
-            names.setdefault(name, set()).add(video)
-    return names
-
-
-def _find(name: str, known: dict[str, set[str]]) -> str:
-    found = known.get(name, set())
-    if name in found:  # The full path decides where the bare name is shared.
-        return name
-    if len(found) > 1:
-        raise ValueError(f"{name!r} may be {' or '.join(sorted(found))}: give the path inside the folder")
-    if not found:
-        raise ValueError(f"there is no video {name!r} among the videos that could be read")
-    return next(iter(found))

@@ -12,6 +12,7 @@ from preprocessing.decode_video import open_video, video_stream
 
 SUFFIXES = (".srt", ".SRT", ".vtt", ".VTT")  # in order of preference
 TAG = re.compile(r"</?[a-zA-Z][^>]*>|\{\\[^}]*\}")  # <i>, <v Speaker>, {\an8}
+UNKNOWN_SPEAKER = re.compile(r"\(\s*<UNKNAME>\s*:?\s*\)\s*:?")  # TVQA's preprocessed subtitles say nobody, not a name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +29,16 @@ def subtitle_file(video: Path) -> Path | None:
     return next((path for suffix in SUFFIXES if (path := video.with_suffix(suffix)).is_file()), None)
 
 
-def read_cues(video: Path) -> tuple[list[Cue], str | None]:
-    """The cues of the file beside the video, else of a text stream inside it, else none; and what was wrong."""
-    beside = subtitle_file(video)
-    return _from_file(beside) if beside else _from_stream(video)
+def read_cues(path: Path) -> tuple[list[Cue], str | None]:
+    """The cues of an .srt or .vtt file, or of a video's text stream, if it has one; and what was wrong."""
+    return _from_file(path) if path.suffix in SUFFIXES else _from_stream(path)
+
+
+def in_ascii(cues: Sequence[Cue]) -> list[Cue]:
+    """The cues with every character written in ASCII, as the original stored the English of TVQA."""
+    from anyascii import anyascii
+
+    return [dataclasses.replace(cue, text=anyascii(cue.text)) for cue in cues]
 
 
 def subtitle_of_segments(cues: Sequence[Cue], starts: Sequence[float], ends: Sequence[float]) -> list[str]:
@@ -44,15 +51,18 @@ def subtitle_of_segments(cues: Sequence[Cue], starts: Sequence[float], ends: Seq
 
 
 def plain(text: str) -> str:
-    """Text in one line, without markup."""
-    return " ".join(html.unescape(TAG.sub("", text.replace(r"\N", " ").replace(r"\n", " "))).split())
+    """Text in one line, without markup, and with wrongly decoded characters mended."""
+    from ftfy import fix_text
+
+    lines = UNKNOWN_SPEAKER.sub("", text).replace(r"\N", " ").replace(r"\n", " ")
+    return " ".join(fix_text(html.unescape(TAG.sub("", lines))).split())
 
 
 def _from_file(path: Path) -> tuple[list[Cue], str | None]:
     import pysubs2
 
     text = _decode(path.read_bytes())
-    if not text.strip():
+    if text.strip() in ("", "WEBVTT"):  # Nobody speaks.
         return [], None
     announced = text.count("-->")
     try:

@@ -1,9 +1,14 @@
-"""Staged videos and questions in, the TFDS dataset in ArrayRecord files out."""
+"""Staged clips and questions in, the TFDS dataset in ArrayRecord files out.
 
+Every dataset is a TFDS builder of its own name. Once this module is imported, `tfds.builder("tvqa", data_dir=RECORDS)`
+opens what `mmdiff preprocess` wrote, and with `data=FOLDER` its `download_and_prepare` makes it.
+"""
+
+import collections
 import contextlib
 import io
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -11,53 +16,126 @@ from tensorflow_datasets.core import example_serializer
 
 from mmdiff.data import records
 from preprocessing import staging
+from preprocessing.build import Staged, open_checked, stage
+from preprocessing.datasets import dataset_class
+from preprocessing.options import Options
+from preprocessing.problems import PreprocessError, Problem
 from preprocessing.process_video import record_of
-from preprocessing.questions import Asked, attach
+from preprocessing.questions import attach
 
 
-class VideoFolder(tfds.core.GeneratorBasedBuilder):
-    """Windows of the videos of one folder, with boxes around people."""
+class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Windows of the clips of one dataset, with boxes around people."""
 
-    name = records.BUILDER_NAME
     VERSION = tfds.core.Version("1.0.0")
 
     def __init__(
         self,
         *,
-        splits: Mapping[str, Sequence[Path]],
-        questions: Mapping[str, Sequence[Asked]],
-        metadata: Mapping,
-        on_video: Callable[[], None],
-        data_dir: Path,
+        data: str | Path | None = None,
+        options: Options | None = None,
+        staged: Staged | None = None,
+        on_clip: Callable[[], None] = lambda: None,
+        **tfds_options,
     ):
-        self._staged, self._questions, self._metadata, self._on_video = splits, questions, metadata, on_video
-        self.outside: list[tuple[Asked, str]] = []  # questions about a time that their video has not, and why
-        super().__init__(data_dir=data_dir, file_format="array_record")
+        """Opens written records; or with `data`, the dataset's folder, or with what is `staged`, can write them."""
+        self._data, self._options, self._staged, self._on_clip = data, options, staged, on_clip
+        self.problems: list[Problem] = []  # of questions, found while they were written
+        self.coverage: dict[str, dict[str, int]] = {}
+        self.stored: collections.Counter = collections.Counter()
+        super().__init__(**{"file_format": "array_record", **tfds_options})
 
     def _info(self) -> tfds.core.DatasetInfo:
+        about = dataset_class(self.name)
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Windows of a folder of videos: JPEG frames, mel spectrograms, subtitles, boxes around people.",
+            description=about.description,
             features=records.features(),
-            metadata=tfds.core.MetadataDict(self._metadata),
+            homepage=about.homepage or None,
+            citation=about.citation or None,
+            license=about.licence,
+            metadata=tfds.core.MetadataDict(),
         )
 
     def _split_generators(self, dl_manager) -> dict:
-        return {split: self._generate_examples(staged) for split, staged in self._staged.items()}
+        if self._staged is None:
+            if self._data is None:
+                raise PreprocessError(f"give data=..., the folder of {self.name}, to write its records")
+            wanted = self._options or Options()
+            wanted.dataset = self.name
+            out = Path(self._data_dir_root)
+            dataset = open_checked(Path(self._data), out, wanted)
+            self._staged = stage(dataset, dataset.read(), out, progress=False)
+        self.stored.update(frames=0, bytes=0, frames_asked=0, bytes_asked=0)
+        return {split: self._generate_examples(split, paths) for split, paths in self._staged.splits.items()}
 
-    def _generate_examples(self, staged: Sequence[Path]) -> Iterator[tuple[str, dict]]:
-        for path in staged:
-            video = staging.load(path)
-            for record in self._records_of(video):
+    def _generate_examples(self, split: str, paths: Sequence[Path]) -> Iterator[tuple[str, dict]]:
+        dataset, read = self._staged.dataset, self._staged.read
+        own = split in read.rows or split in read.annotations.splits()  # not decided by us
+        kept, annotated = set(), 0
+        for path in paths:
+            clip = staging.load(path)
+            asked = read.annotations.questions(clip["video"], split if own else None)
+            annotated += len(asked)
+            windows = [_spans(record) for record in clip["records"]]
+            placed, outside = attach(
+                asked, windows, clip["seconds"], dataset.options.windows, dataset.options.segments_per_window
+            )
+            for question, text in outside:
+                advice = "correct its start and end, in seconds"
+                self.problems.append(Problem(question.where, "questions", text, advice))
+            left_out = {question.id for question, _ in outside}
+            kept |= {question.where for question in asked if question.id not in left_out}
+            for staged, questions in zip(clip["records"], placed, strict=True):
+                record = record_of(staged, questions)
+                self._count(record)
                 yield record.id, records.encode(record)
-            self._on_video()
+            self._on_clip()
+        self.coverage[split] = {"annotated": read.rows[split] if own else annotated, "kept": len(kept)}
+        self.info.metadata.update(
+            dataset=self.name,
+            protocol=dataset.options.protocol or None,
+            options=dataset.options.of_dataset(),
+            coverage=dict(self.coverage),
+        )
 
-    def _records_of(self, video: dict) -> list[records.Record]:
-        windows = video["windows"]
-        spans = [(float(w["segments"]["start"][0]), float(w["segments"]["end"][-1])) for w in windows]
-        placed, outside = attach(self._questions.get(video["video"], ()), spans, video["seconds"])
-        self.outside += outside
-        return [record_of(window, questions) for window, questions in zip(windows, placed, strict=True)]
+    def _count(self, record: records.Record) -> None:
+        """Adds to what is stored, and to what would be if every question had frames of its own."""
+        sizes = [len(frame) for frame in record.frames]
+        self.stored.update(frames=len(sizes), bytes=sum(sizes))
+        for question in record.questions:
+            first, count = record.windows[question.window]
+            seen = [sizes[frame] for frame in record.segments.frame[first : first + count]]
+            self.stored.update(frames_asked=len(seen), bytes_asked=sum(seen))
+
+
+class Tvqa(RecordsBuilder):
+    name = "tvqa"
+
+
+class TvqaPlus(RecordsBuilder):
+    name = "tvqa_plus"
+
+
+class SocialIq(RecordsBuilder):
+    name = "social_iq"
+
+
+class SocialIq2(RecordsBuilder):
+    name = "social_iq2"
+
+
+class VideoFolder(RecordsBuilder):
+    name = records.BUILDER_NAME
+
+
+BUILDERS = {builder.name: builder for builder in (Tvqa, TvqaPlus, SocialIq, SocialIq2, VideoFolder)}
+
+
+def _spans(record: dict) -> list[tuple[float, float]]:
+    """The start and end of every window of a staged record."""
+    starts, ends = record["segments"]["start"], record["segments"]["end"]
+    return [(float(starts[first]), float(ends[first + count - 1])) for first, count in record["windows"]]
 
 
 @contextlib.contextmanager
@@ -77,12 +155,12 @@ def _fields_in_order() -> Iterator[None]:
         serializer.serialize_example = original
 
 
-def write(out: Path, **contents) -> VideoFolder:
-    """Writes the dataset below `out`; takes what VideoFolder takes. The builder knows what happened."""
+def write(out: Path, staged: Staged, on_clip: Callable[[], None]) -> RecordsBuilder:
+    """Writes the dataset below `out`; calls `on_clip` after each clip. The builder knows what happened."""
     tfds.disable_progress_bar()  # The caller shows one bar; TFDS would nest three,
     quiet = contextlib.redirect_stdout(io.StringIO())  # and print.
     with quiet, _fields_in_order(), tempfile.TemporaryDirectory() as nothing:
-        builder = VideoFolder(data_dir=out, **contents)
+        builder = BUILDERS[staged.dataset.name](staged=staged, on_clip=on_clip, data_dir=out)
         builder.download_and_prepare(
             download_dir=nothing, download_config=tfds.download.DownloadConfig(try_download_gcs=False)
         )

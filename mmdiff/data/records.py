@@ -6,7 +6,7 @@ look at them:
     frames    JPEG images, each with its time
     boxes     what was found in each frame: a rectangle, a label, a score, a track
     segments  pieces of 4.6667 s: one frame, one mel spectrogram, one line of subtitles each
-    windows   runs of consecutive segments; a window is what the model sees at once
+    windows   runs of consecutive segments, which may overlap; a window is what the model sees at once
     questions multiple-choice questions, each about one window
 
 Everything nested is stored flat, with indices, because TFDS cannot hold ragged sequences of sequences. On disk a
@@ -26,8 +26,9 @@ from mmdiff.errors import UserError
 SECONDS_PER_SEGMENT = 14 / 3  # 180 mel windows of audio resampled to 22,620 Hz
 SUBSEGMENTS = 3  # audio spans of one segment
 MEL_FRAMES, MEL_BINS = 60, 64  # of one audio span; the model's 65th bin is the playback speed
-PARTS = ("body", "face")  # what of a person a box encloses
-SOURCES = ("detected", "derived", "filled")  # seen, computed from another box, interpolated
+PARTS = ("body", "face", "object")  # a person's body, a person's face, anything else
+# Found by a detector, computed from another box, interpolated between frames, drawn by a person.
+SOURCES = ("detected", "derived", "filled", "annotated")
 BUILDER_NAME = "video_folder"
 DIGESTED = 2**20  # bytes of either end of a file that name its content
 
@@ -51,7 +52,7 @@ class Boxes:
 
 @dataclasses.dataclass
 class Segments:
-    """`s` segments in order of time."""
+    """`s` segments, in order of time within each window."""
 
     start: Float32[np.ndarray, " s"]  # seconds from the start of the video
     end: Float32[np.ndarray, " s"]
@@ -289,6 +290,18 @@ def digest(folder: str | Path) -> str:
 def splits(folder: str | Path) -> list[str]:
     """The names of the splits that hold a record. Raises RecordError where there are no records."""
     return _splits(_builder(folder))
+
+
+def metadata(folder: str | Path) -> dict:
+    """What the builder says about its records: `dataset` (tvqa, video_folder, ...), and what its reader added.
+
+    `protocol` is how questions were made where there is a choice (a2, a4); `coverage` holds, for each split, how many
+    questions its annotations have (`annotated`) and how many of them the records hold (`kept`).
+
+    Raises RecordError where there are no records.
+    """
+    builder = _builder(folder)
+    return {"dataset": builder.name, "protocol": None, "coverage": {}} | dict(builder.info.metadata or {})
 
 
 def read_split(folder: str | Path, split: str):

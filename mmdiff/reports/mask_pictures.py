@@ -12,6 +12,7 @@ from mmdiff.data.loader import stack
 from mmdiff.data.records import Record, decode, read_split
 from mmdiff.data.tokenizer import Tokenizer
 from mmdiff.data.video_examples import decode_frame, draw_crop
+from mmdiff.masking.anchors import PERSON
 from mmdiff.masking.strategies import MaskingConfig
 from mmdiff.models.reserve import MerlotReserve, ReserveConfig
 from mmdiff.objectives.masked_video import MaskedVideo
@@ -97,9 +98,10 @@ def _row(record: Record, window: int, example, hidden, pools, sizes: ReserveConf
 
 
 def _caption(record: Record, box: int) -> str:
-    """ "3 body*": the track, the part, and a star where the box was computed from another."""
+    """ "3 body*" or "Sheldon": the track and the part, or a name, and a star where the box was computed from another."""
     boxes = record.boxes
-    return f"{boxes.track[box]} {boxes.part[box]}{'*' if boxes.source[box] == 'derived' else ''}"
+    said = f"{boxes.track[box]} {boxes.part[box]}" if boxes.label[box] == PERSON else boxes.label[box]
+    return said + "*" * (boxes.source[box] == "derived")
 
 
 def pick_records(folder: str, names: list[str], clips: int) -> list[Record]:

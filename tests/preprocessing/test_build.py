@@ -17,11 +17,14 @@ from clips import BRIGHT_SQUARE, make_clip, nobody, walking_square
 
 from mmdiff.data import records
 from preprocessing import staging
-from preprocessing.build import Options, preprocess, split_videos
+from preprocessing.build import Options, preprocess
+from preprocessing.clip import Clip, Media
+from preprocessing.datasets.video_folder import split_videos
+from preprocessing.plan_windows import segment_count
 from preprocessing.problems import PreprocessError
-from preprocessing.process_video import process, segment_count
+from preprocessing.process_video import process
 
-QUICK = Options(detector=BRIGHT_SQUARE, workers=0)
+QUICK = Options(detector=BRIGHT_SQUARE, workers=0, windows="tiles")
 
 
 def run(videos: Path, out: Path, **changes):
@@ -418,14 +421,16 @@ def test_the_demo_holds_out_enough_of_its_clips():
 def test_a_summary_describes_itself_in_plain_lines(folder, processed):
     out, summary, _ = processed
     train, validation = (summary.records[split] for split in ("train", "validation"))
-    first, second = summary.describe().splitlines()
+    first, questions, frames, last = summary.describe().splitlines()
     assert (
         first
         == f"videos: 4, records: {train} train and {validation} validation, faces: 0, bodies: {summary.boxes['body']}"
     )
-    assert second == f"problems: 6, see {out}/problems.jsonl"
+    assert questions.startswith("questions kept: train ") and frames.startswith("frames: ")
+    assert last == f"problems: 6, see {out}/problems.jsonl"
     assert "was there already" in run(folder, out).describe()
-    fine = dataclasses.replace(summary, problems=0, notices=["one word"])
+    nothing = {"frames": 9, "bytes": 9, "frames_asked": 0, "bytes_asked": 0}
+    fine = dataclasses.replace(summary, problems=0, notices=["one word"], coverage={}, stored=nothing)
     assert fine.describe().splitlines()[1:] == ["one word"]
     assert len(dataclasses.replace(fine, notices=[]).describe().splitlines()) == 1
 
@@ -435,14 +440,14 @@ def test_segments_are_kept_while_their_middle_is_inside():
 
 
 def test_a_staged_result_comes_back_whole(tmp_path):
-    clip = make_clip(tmp_path / "a.mp4", walking_square(5), tone=2)
+    clip = Clip("a.mp4", Media(make_clip(tmp_path / "a.mp4", walking_square(5), tone=2)))
     from bright_square import BrightSquare
 
-    result = process(clip, QUICK, BrightSquare(), "a.mp4")
+    result = process(clip, QUICK, BrightSquare())
     staging.save(tmp_path / "a.msgpack", staging.signature(clip, QUICK), result)
     again = staging.load(tmp_path / "a.msgpack")
-    np.testing.assert_array_equal(again["windows"][0]["segments"]["mel"], result["windows"][0]["segments"]["mel"])
-    assert again["windows"][0]["frames"] == result["windows"][0]["frames"]
+    np.testing.assert_array_equal(again["records"][0]["segments"]["mel"], result["records"][0]["segments"]["mel"])
+    assert again["records"][0]["frames"] == result["records"][0]["frames"]
     assert staging.load_short(tmp_path / "a.msgpack", {"format": 0}) is None
 
 

@@ -1,0 +1,104 @@
+"""TVQA: five answers, a time span, subtitles, frames at 3 fps, and sound, of 21,793 clips of six TV shows."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import MappingProxyType
+
+from preprocessing.clip import Media
+from preprocessing.datasets.dataset import TEST, TRAIN, VALIDATION, Dataset, Official, Row, json_lines
+from preprocessing.problems import PreprocessError
+from preprocessing.questions import Asked, checked, read_span
+
+FILES = {TRAIN: "tvqa_train.jsonl", VALIDATION: "tvqa_val.jsonl", TEST: "tvqa_test_public.jsonl"}
+SHOWS = {  # as the annotation spells them
+    "Grey's Anatomy": "grey",
+    "How I Met You Mother": "met",  # the annotation's own spelling
+    "How I Met Your Mother": "met",
+    "Friends": "friends",
+    "The Big Bang Theory": "bbt",
+    "House M.D.": "house",
+    "Castle": "castle",
+}
+PREFIXES = ("castle", "friends", "grey", "house", "met")  # of clips' names; those of The Big Bang Theory have none
+ANSWERS = 5
+
+
+class Tvqa(Dataset):
+    """Lei et al. 2018, https://arxiv.org/abs/1809.01696."""
+
+    name = "tvqa"
+    description = "TVQA: compositional video question answering on six TV shows, as windows around localised spans."
+    homepage = "https://github.com/jayleicn/TVQA"
+    licence = (
+        "Annotations: MIT (jayleicn/TVQA). Frames and sound are lent under a signed agreement and may not be passed on; "
+        "that holds for records made of them."
+    )
+    citation = """@inproceedings{lei2018tvqa,
+  title={TVQA: Localized, Compositional Video Question Answering},
+  author={Lei, Jie and Yu, Licheng and Bansal, Mohit and Berg, Tamara L},
+  booktitle={EMNLP},
+  year={2018}
+}"""
+    official = MappingProxyType(
+        {TRAIN: Official(122_039, 17_435), VALIDATION: Official(15_253, 2_179), TEST: Official(7_623, 1_089)}
+    )
+
+    def annotation_files(self) -> list[Path]:
+        return [path for file in FILES.values() if (path := self.find(f"tvqa_qa_release/{file}", file))]
+
+    def rows(self) -> Iterator[Row]:
+        files = self.annotation_files()
+        if not files:
+            raise PreprocessError(
+                f"{self.data} holds no annotation of TVQA: unpack tvqa_qa_release.tar.gz there, so that "
+                f"tvqa_qa_release/{FILES[TRAIN]} exists"
+            )
+        for split, file in FILES.items():
+            for path in (path for path in files if path.name == file):
+                for where, fields, problem in json_lines(path):
+                    try:
+                        if fields is None:
+                            raise ValueError(problem)
+                        yield Row(split, where, (asked(where, fields, read_span(fields.get("ts"))),))
+                    except ValueError as error:
+                        yield Row(split, where, problem=str(error))
+
+    def media(self, clip: str) -> Media:
+        show = show_of(clip)
+        frames = f"frames_hq/{show}_frames/{clip}"
+        audio = f"audios/{'bbt_new' if show == 'bbt' else show}/{show}_audios/{clip}"
+        return Media(
+            pictures=self._below("tvqa_frames", frames, f"{frames}.mp4"),
+            audio=self._below("tvqa_frames", f"{audio}.mp3", f"{audio}.wav"),
+            subtitles=self.find(f"tvqa_subtitles/{clip}.srt"),
+            english=True,
+        )
+
+    def layout(self) -> str:
+        return "frames_hq/{show}_frames/{clip}/00001.jpg ... or {clip}.mp4, in the folder or in its tvqa_frames"
+
+    def _below(self, folder: str, *names: str) -> Path | None:
+        return self.find(*names, *(f"{folder}/{name}" for name in names))
+
+
+def asked(where: str, fields: dict, span) -> Asked:
+    """The question of a line. Raises ValueError with a reason."""
+    show, clip, answer = fields.get("show_name"), fields.get("vid_name"), fields.get("answer_idx")
+    if show is not None and show not in SHOWS:
+        raise ValueError(f"the show {show!r} is none of {', '.join(SHOWS)}")
+    if isinstance(clip, str) and ("/" in clip or clip.startswith(".")):
+        raise ValueError(f"the clip {clip!r} has no name of a clip")
+    if show is not None and isinstance(clip, str) and show_of(clip) != SHOWS[show]:
+        raise ValueError(f"the clip {clip!r} is not of the show {show!r}")
+    if isinstance(answer, str) and answer.isdigit():
+        answer = int(answer)  # TVQA+ has texts
+    answers = [fields.get(f"a{i}") for i in range(ANSWERS)]
+    if fields.get("qid") is None:
+        raise ValueError("the question has no qid")
+    return checked(where, fields["qid"], clip, fields.get("q"), answers, answer, span)
+
+
+def show_of(clip: str) -> str:
+    """The short name of a clip's show: friends_s06e15-16_seg02_clip_22 is of friends, s03e21_seg02_clip_08 of bbt."""
+    prefix = clip.split("_", 1)[0]
+    return prefix if prefix in PREFIXES else "bbt"

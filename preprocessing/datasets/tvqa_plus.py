@@ -1,0 +1,126 @@
+"""TVQA+: questions about The Big Bang Theory with boxes that people drew and named: Sheldon, a laptop, people."""
+
+import difflib
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import MappingProxyType
+
+import ijson
+
+from mmdiff.data.records import PARTS
+from preprocessing.datasets.dataset import TRAIN, VALIDATION, Official, Row
+from preprocessing.datasets.tvqa import Tvqa, asked
+from preprocessing.detect_people import LabelledBox
+from preprocessing.problems import PreprocessError
+from preprocessing.questions import finite
+
+FILES = {TRAIN: "tvqa_plus_train.json", VALIDATION: "tvqa_plus_val.json"}
+FOLDERS = ("tvqa_plus_annotations_with_test", "tvqa_plus_annotations", ".")
+HEIGHT, WIDTH = 360, 640  # of the pictures that were drawn on; the largest boxes end at 361 and 641
+BODY, FACE, OBJECT = PARTS
+
+# Labels are free text of the annotators. Those that stand for people, in any case and with small slips of spelling:
+CAST = (
+    "adam", "alex", "alfred", "alicia", "amy", "arthur", "barry", "bernadette", "bernie", "bert", "beth", "bethany",
+    "beverley", "beverly", "charlie", "claire", "colonel", "cooper", "crawley", "dave", "dennis", "elizabeth",
+    "emily", "ester", "fowler", "gablehauser", "hofstadter", "howard", "josh", "kathy", "koothrappali", "kripke",
+    "kurt", "lalita", "leonard", "lesley", "leslie", "lucy", "mandy", "mikayla", "missy", "nimoy", "nurse", "penny",
+    "priya", "professor", "raj", "rajesh", "ramona", "rostenkowski", "seibert", "sheen", "sheldon", "stephanie",
+    "stuart", "toby", "wheaton", "wil", "wolowitz", "zack",
+)  # fmt: skip
+PEOPLE = re.compile(
+    r"person|people|man|men|woman|women|guy|guys|girl|girls|boy|boys|lady|ladies|gang|"
+    r"group|friend|friends|everyone|everybody|someone|somebody|kid|kids|child|children|baby|"
+    r"mother|mom|father|dad|parents|son|daughter|brother|sister|wife|husband|girlfriend|"
+    r"boyfriend|driver|officer|policeman|nurse|doctor|dr|receptionist|waiter|waitress|bartender|"
+    r"student|students|host|professor|crowd|audience|scientist|scientists|colleague|colleagues|"
+    r"stranger|vet"
+)
+CLOSE = 0.8  # of difflib's ratio: Sheldin, Penney, Leonrd, SHeldon, Howards; not hand, bed, Jenga
+
+
+class TvqaPlus(Tvqa):
+    """Lei et al. 2020, https://arxiv.org/abs/1904.11574. Files of media are TVQA's."""
+
+    name = "tvqa_plus"
+    description = "TVQA+: the questions of TVQA about The Big Bang Theory, with boxes drawn and named by people."
+    homepage = "https://github.com/jayleicn/TVQAplus"
+    licence = Tvqa.licence.replace("(jayleicn/TVQA)", "(jayleicn/TVQAplus)")
+    citation = """@inproceedings{lei2020tvqaplus,
+  title={TVQA+: Spatio-Temporal Grounding for Video Question Answering},
+  author={Lei, Jie and Yu, Licheng and Berg, Tamara L and Bansal, Mohit},
+  booktitle={ACL},
+  year={2020}
+}"""
+    official = MappingProxyType({TRAIN: Official(23_545, 3_364), VALIDATION: Official(3_017, 431)})
+    detector = "human"
+
+    def annotation_files(self) -> list[Path]:
+        return [path for file in FILES.values() if (path := self.find(*(f"{folder}/{file}" for folder in FOLDERS)))]
+
+    def rows(self) -> Iterator[Row]:
+        files = self.annotation_files()
+        if not files:
+            raise PreprocessError(
+                f"{self.data} holds no annotation of TVQA+: unpack tvqa_plus_annotations.tar.gz there, so that "
+                f"{FOLDERS[0]}/{FILES[TRAIN]} or {FILES[TRAIN]} exists"
+            )
+        for split, file in FILES.items():
+            for path in (path for path in files if path.name == file):
+                yield from _rows(split, path)
+
+
+def _rows(split: str, path: Path) -> Iterator[Row]:
+    where = path.name
+    try:
+        with path.open("rb") as file:
+            for number, fields in enumerate(ijson.items(file, "item", use_float=True), 1):
+                where = f"{path.name}: item {number}"
+                try:
+                    yield _row(split, where, fields)
+                except ValueError as error:
+                    yield Row(split, where, problem=str(error))
+    except ijson.JSONError as error:
+        yield Row(split, where, problem=f"the file cannot be read further ({error})", advice="download it again")
+
+
+def _row(split: str, where: str, fields: object) -> Row:
+    if not isinstance(fields, dict):
+        raise ValueError("is not a JSON object")  # noqa: TRY004  a fault of the file, like those below
+    span = fields.get("ts")
+    if not (isinstance(span, list) and len(span) == 2 and all(isinstance(time, int | float) for time in span)):
+        raise ValueError(f"the time span {span!r} is not two numbers of seconds")
+    question = asked(where, fields, finite((float(span[0]), float(span[1]))))
+    boxes, bad = [], 0
+    for drawn in (fields.get("bbox") or {}).values():
+        for box in drawn:
+            try:
+                boxes.append((question.video, int(box["img_id"]) - 1, _box(box)))
+            except (KeyError, TypeError, ValueError):
+                bad += 1
+    problem = f"{bad} of its boxes have no picture, no label or no area" if bad else None
+    return Row(split, where, (question,), tuple(boxes), problem, "these boxes are left out")
+
+
+def _box(box: dict) -> LabelledBox:
+    """Edges as shares of the picture, cut at its borders. Raises ValueError where nothing is left."""
+    top, left, height, width = (float(box[name]) for name in ("top", "left", "height", "width"))
+    label = box["label"]
+    y0, x0 = max(top / HEIGHT, 0.0), max(left / WIDTH, 0.0)
+    y1, x1 = min((top + height) / HEIGHT, 1.0), min((left + width) / WIDTH, 1.0)
+    if not (y0 < y1 and x0 < x1 and isinstance(label, str) and label.strip() and int(box["img_id"]) > 0):
+        raise ValueError("no area, or no label")
+    return LabelledBox(y0, x0, y1, x1, label.strip(), part_of(label), 1.0, source="annotated")
+
+
+@functools.cache
+def part_of(label: str) -> str:
+    """What a label stands for: a person's body, a face, or an object."""
+    word = label.strip().casefold()
+    if word in ("face", "faces"):
+        return FACE
+    if PEOPLE.fullmatch(word) or difflib.get_close_matches(word, CAST, 1, CLOSE):
+        return BODY
+    return OBJECT
