@@ -125,11 +125,11 @@ def test_probe_table_says_mean_and_sample_deviation_over_seeds():
     )
     assert rows[0]["audio (%)"] == "60.0 ± 10.0"  # of 50, 60, 70: the sample deviation is 10, not 8.2
     assert rows[0]["text (%)"] == "25.0"  # one seed has no spread
-    assert rows[0]["joint (%)"] == "–"
+    assert rows[0]["joint (%)"] == "—"
     assert (rows[0]["chance (%)"], rows[0]["questions"], rows[0]["seeds"]) == ("25.0", "40", "1 / 3")
     header, rule, row = tables.to_markdown(rows).splitlines()
-    assert header.startswith("| run | probe | audio (%) |") and set(rule) == set("| -")
-    assert row.startswith("| random | linear | 60.0 ± 10.0 | 25.0 | – |")
+    assert header.startswith("| run    | probe  |   audio (%) |") and set(rule) == set("| -:")
+    assert row.startswith("| random | linear | 60.0 ± 10.0 |     25.0 |         — |"), "padded, numbers flush right"
     assert "a\\|b" in tables.to_markdown([{"run": "a|b"}])
     assert tables.to_markdown([]) == ""
 

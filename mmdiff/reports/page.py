@@ -12,17 +12,30 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-NUMBER = re.compile(r"[-+−–\d.,±/\s]*[%s]?|nan|inf")  # also "53.1 ± 1.2", "3 / 5", "21 %", "4 s", "–"
+from mmdiff.whole_files import write_whole
+
+# Also "53.1 ± 1.2", "3 / 5", "-1.2 to 3.4", "98.3% of 120", "1e-05", "21 %", "4 s", "–", and what stands for no number.
+NUMBER = re.compile(r"(?:[-+−–—\d.,±/\s]|% of|\bto\b|e-\d)*[%s]?|nan|inf|not measured")
 
 
 @dataclasses.dataclass
 class Section:
-    """A part of the report: a heading, plain text (a blank line starts a paragraph), pictures, a table."""
+    """A part of the report: a heading, plain text (a blank line starts a paragraph), a table or several, pictures."""
 
     heading: str
     text: str
     images: list[tuple[str, bytes]]  # caption, PNG
     table: list[dict] | None  # rows; the first row's keys are the columns
+    tables: dict[str, list[dict]] = dataclasses.field(default_factory=dict)  # by their captions
+
+    @property
+    def paragraphs(self) -> list[str]:
+        return [part.strip() for part in re.split(r"\n\s*\n", self.text) if part.strip()]
+
+    @property
+    def captioned(self) -> list[tuple[str, list[dict]]]:
+        """All tables that hold a row, each with its caption or ""."""
+        return [(caption, rows) for caption, rows in (("", self.table or []), *self.tables.items()) if rows]
 
 
 def write_report(folder: Path, title: str, notes: list[str], sections: list[Section]) -> Path:
@@ -31,9 +44,9 @@ def write_report(folder: Path, title: str, notes: list[str], sections: list[Sect
         {
             "heading": section.heading,
             "anchor": f"section-{number}",
-            "paragraphs": [part.strip() for part in re.split(r"\n\s*\n", section.text) if part.strip()],
+            "paragraphs": section.paragraphs,
             "images": [{"caption": caption, "source": embed(png)} for caption, png in section.images],
-            "table": layout(section.table or []),
+            "tables": [{"caption": caption, **layout(rows)} for caption, rows in section.captioned],
         }
         for number, section in enumerate(sections)
     ]
@@ -49,8 +62,7 @@ def write(path: Path, template: str, **values) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(environment.get_template(template).render(**values), encoding="utf-8")
+    write_whole(path, environment.get_template(template).render(**values).encode())
     return path
 
 

@@ -1,8 +1,10 @@
-"""Lines of metrics in, a PNG of their curves out."""
+"""Metrics in, a PNG of their curves out."""
 
 import io
 import math
+from typing import NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -17,6 +19,14 @@ DOTS_PER_INCH = 180
 SPLITS = ("train", "validation")
 
 
+class Curve(NamedTuple):
+    """Accuracy after each epoch, over seeds; shares."""
+
+    epoch: list[int]
+    mean: list[float]
+    std: list[float]
+
+
 def loss_curves(runs: dict[str, list[dict]], keys: list[str]) -> bytes:
     """One panel for each key: training as a line, validation as markers, one colour for each run.
 
@@ -28,11 +38,9 @@ def loss_curves(runs: dict[str, list[dict]], keys: list[str]) -> bytes:
         raise ValueError(f"no run holds a finite number for any of {', '.join(keys) or 'no keys'}: nothing to plot")
     columns = min(len(shown), PANELS_PER_ROW)
     rows = math.ceil(len(shown) / columns)
-    figure = Figure(figsize=(max(3.5 * columns, 5.6), 2.75 * rows + 0.45), dpi=DOTS_PER_INCH, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
-    FigureCanvasAgg(figure)
+    figure = _figure(max(3.5 * columns, 5.6), 2.75 * rows + 0.45)
     for index, key in enumerate(shown):
-        panel = figure.add_subplot(rows, columns, index + 1)
+        panel = _panel(figure, (rows, columns, index + 1), key.replace("_", " ").replace("/", ": "), "step")
         for number, lines in enumerate(runs.values()):
             colour, marker = _style(number)
             panel.plot(*_curve(lines, key, "train"), color=colour, linewidth=1.4, alpha=0.9)
@@ -40,20 +48,59 @@ def loss_curves(runs: dict[str, list[dict]], keys: list[str]) -> bytes:
                 *_curve(lines, key, "validation"), color=colour, marker=marker, markersize=5.5, linestyle="none",
                 markeredgecolor="white", markeredgewidth=0.7, zorder=3,
             )  # fmt: skip
-        panel.set_title(key.replace("_", " ").replace("/", ": "), fontsize=10.5, loc="left", fontweight="bold")
-        panel.set_xlabel("step", fontsize=9.5, color=GREY)
-        panel.tick_params(labelsize=9, color="#c3c8ce", labelcolor=GREY)
-        panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        panel.yaxis.set_major_locator(MaxNLocator(5))
-        panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        panel.grid(axis="y", color="#e6e9ec", linewidth=0.8)
-        panel.set_axisbelow(True)
-        panel.spines[["top", "right"]].set_visible(False)
-        panel.spines[["left", "bottom"]].set_color("#c3c8ce")
-        panel.margins(x=0.03)
     figure.legend(
         handles=_legend(list(runs)), loc="outside lower center", ncols=4, frameon=False, fontsize=9.5, handlelength=1.8
     )
+    return _png(figure)
+
+
+def epoch_curves(curves: dict[str, Curve], chance: float) -> bytes:
+    """Accuracies of probes against epochs, in percent: the mean over seeds, and one deviation around it.
+
+    Raises ValueError where nothing is left to draw.
+    """
+    if not any(curve.epoch for curve in curves.values()):
+        raise ValueError("no probe holds an epoch: nothing to plot")
+    figure = _figure(10.5, 3.4)
+    panel = _panel(figure, (1, 1, 1), "joint accuracy, %", "epoch")
+    for number, curve in enumerate(curves.values()):
+        colour, marker = _style(number)
+        low, high = ([100 * (m + sign * s) for m, s in zip(curve.mean, curve.std, strict=True)] for sign in (-1, 1))
+        panel.plot(
+            curve.epoch, [100 * mean for mean in curve.mean], color=colour, marker=marker, markersize=4, linewidth=1.4
+        )
+        panel.fill_between(curve.epoch, low, high, color=colour, alpha=0.15, linewidth=0)
+    panel.axhline(100 * chance, color=GREY, linewidth=1.2, linestyle="--")
+    handles = [_handle(name, *_style(number)) for number, name in enumerate(curves)]
+    handles.append(Line2D([], [], color=GREY, linewidth=1.2, linestyle="--", label="chance"))
+    figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9.5, handlelength=1.8)
+    return _png(figure)
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _panel(figure: Figure, place: tuple[int, int, int], title: str, x: str) -> Axes:
+    panel = figure.add_subplot(*place)
+    panel.set_title(title, fontsize=10.5, loc="left", fontweight="bold")
+    panel.set_xlabel(x, fontsize=9.5, color=GREY)
+    panel.tick_params(labelsize=9, color="#c3c8ce", labelcolor=GREY)
+    panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    panel.yaxis.set_major_locator(MaxNLocator(5))
+    panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    panel.grid(axis="y", color="#e6e9ec", linewidth=0.8)
+    panel.set_axisbelow(True)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.spines[["left", "bottom"]].set_color("#c3c8ce")
+    panel.margins(x=0.03)
+    return panel
+
+
+def _png(figure: Figure) -> bytes:
     out = io.BytesIO()
     figure.savefig(out, format="png", facecolor="white")
     return out.getvalue()
@@ -70,12 +117,13 @@ def _style(number: int) -> tuple[str, str]:
 
 
 def _legend(names: list[str]) -> list[Line2D]:
-    handles = []
-    for number, name in enumerate(names):
-        colour, marker = _style(number)
-        handles.append(Line2D([], [], color=colour, marker=marker, markersize=5.5, markeredgecolor="white", label=name))
+    handles = [_handle(name, *_style(number)) for number, name in enumerate(names)]
     handles.append(Line2D([], [], color=GREY, linewidth=1.4, label="line: training"))
     handles.append(
         Line2D([], [], color=GREY, marker="o", markersize=5.5, linestyle="none", label="markers: validation")
     )
     return handles
+
+
+def _handle(name: str, colour: str, marker: str) -> Line2D:
+    return Line2D([], [], color=colour, marker=marker, markersize=5.5, markeredgecolor="white", label=name)

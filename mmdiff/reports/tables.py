@@ -1,8 +1,21 @@
-"""Probe results in, rows of text for a page or for markdown out."""
+"""What was measured in, rows of text out; and rows as Markdown and as LaTeX.
+
+A row is {column: text}; the first row's keys are the columns. Shares come in, percent goes out. What nobody measured is
+NONE, or says so: a number in a table is always that of a named run.
+"""
+
+import re
+from collections.abc import Sequence
 
 import numpy as np
 
-PREDICTIONS = ("audio", "text", "joint")  # from the audio view, from the subtitle view, and of both together
+from mmdiff.reports import paper
+from mmdiff.reports.collect import VIEWS, Probe, Run
+from mmdiff.reports.page import layout
+from mmdiff.reports.significance import Paired
+
+NONE, UNMEASURED = "—", "not measured"
+PAPER = f"paper, % (n={paper.facts()['trials']})"
 
 
 def probe_table(results: list[dict]) -> list[dict]:
@@ -14,7 +27,7 @@ def probe_table(results: list[dict]) -> list[dict]:
         {
             "run": result["name"],
             "probe": result["mode"],
-            **{f"{name} (%)": _mean_and_deviation(result["accuracy"].get(name, [])) for name in PREDICTIONS},
+            **{f"{view} (%)": mean_and_deviation(result["accuracy"].get(view, []), digits=1) for view in VIEWS},
             "chance (%)": f"{100 * result['chance']:.1f}",
             "seeds": " / ".join(str(n) for n in sorted({len(seeds) for seeds in result["accuracy"].values()})),
             "questions": str(result["questions"]),
@@ -23,18 +36,246 @@ def probe_table(results: list[dict]) -> list[dict]:
     ]
 
 
-def to_markdown(rows: list[dict]) -> str:
-    """The rows as a markdown table; the first row's keys are the columns."""
-    if not rows:
-        return ""
-    names = list(rows[0])
-    cells = [names, ["---"] * len(names), *([str(row.get(name, "")) for name in names] for row in rows)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells) + "\n"
+def accuracy_table(probes: list[Probe]) -> list[dict]:
+    """Probes of the same questions beside chance and the paper, whose other strategies stand there unmeasured."""
+    dataset = probes[0].dataset
+    chances = sorted({f"{100 * probe.chance:.2f}" for probe in probes})
+    columns = ("joint accuracy, %", PAPER, "mode", "chosen on", "seeds", "chance, %", "questions", "coverage", "probe")
+    empty = dict.fromkeys(columns, NONE)
+    rows = [((-1, ""), {"strategy": "chance", **empty, "joint accuracy, %": " / ".join(chances)})]
+    for probe in probes:
+        row = {
+            "strategy": paper.title(probe.strategy),
+            "joint accuracy, %": mean_and_deviation(probe.joint),
+            PAPER: paper_accuracy(probe.strategy, dataset, paper.ACCURACY),
+            "mode": probe.mode,
+            "chosen on": probe.selection,
+            "seeds": str(len(probe.joint)),
+            "chance, %": f"{100 * probe.chance:.2f}",
+            "questions": f"{probe.questions:,}",
+            "coverage": _coverage(probe.coverage.get("validation")),
+            "probe": probe.name,
+        }
+        rows.append((paper.order(probe.strategy, paper.METHODS), row))
+    for strategy in paper.METHODS.keys() - {probe.strategy for probe in probes}:
+        if paper.cell(strategy, dataset, paper.ACCURACY):
+            row = {"strategy": paper.title(strategy), **empty, "joint accuracy, %": UNMEASURED}
+            row[PAPER] = paper_accuracy(strategy, dataset, paper.ACCURACY)
+            rows.append((paper.order(strategy, paper.METHODS), row))
+    return [row for _, row in sorted(rows, key=lambda pair: pair[0])]
 
 
-def _mean_and_deviation(shares: list[float]) -> str:
+def view_table(probes: list[Probe]) -> list[dict]:
+    """What the joint accuracy is made of, and where it was chosen."""
+    return [
+        {
+            "strategy": paper.title(probe.strategy),
+            **{f"{view}, %": mean_and_deviation(probe.accuracy[view]) for view in VIEWS},
+            "joint at the last epoch, %": mean_and_deviation(probe.last_epoch_accuracy["joint"]),
+            "chosen epoch": _range(probe.epoch),
+            "learning rate": NONE if probe.learning_rate is None else f"{probe.learning_rate:g}",
+            "mode": probe.mode,
+            "chosen on": probe.selection,
+            "probe": probe.name,
+        }
+        for probe in probes
+    ]
+
+
+def paired_table(pairs: Sequence[tuple[Probe, Probe, Paired, float]]) -> list[dict]:
+    """Tests of the first probe against the second, each with its p-value after Holm."""
+    return [
+        {
+            "first": paper.title(first.strategy),
+            "second": paper.title(second.strategy),
+            "first - second, points": f"{100 * test.difference:+.2f}",
+            "95% interval": f"{100 * test.low:+.2f} to {100 * test.high:+.2f}",
+            "p": _p_value(test.p_value),
+            "p (Holm)": _p_value(adjusted),
+            "questions": f"{test.questions:,}",
+            "seeds": f"{len(first.joint)} / {len(second.joint)}",
+            "mode": first.mode,
+            "chosen on": first.selection,
+            "probes": f"{first.name}, {second.name}",
+        }
+        for first, second, test, adjusted in pairs
+    ]
+
+
+def hidden_table(runs: Sequence[tuple[Run, float | None, str, int]]) -> list[dict]:
+    """The share of hidden patches inside boxes of people, the split it was seen on, and over how many lines."""
+    return [
+        {
+            "strategy": paper.title(run.strategy),
+            "inside boxes of people, %": UNMEASURED if share is None else f"{100 * share:.1f}",
+            "measured in": NONE if share is None else f"{split}, mean of {count} line{'s' * (count != 1)}",
+            "hidden in all, %": NONE if run.ratio is None else f"{100 * run.ratio:g}",
+            "paper, %": _percent(paper.cell(run.strategy, run.dataset, ("table2",)), digits=0),
+            "run": run.name,
+        }
+        for run, share, split, count in runs
+    ]
+
+
+def box_table(probes: list[Probe]) -> list[dict]:
+    """Face against body against random, each probe of the same questions."""
+    dataset, rows = probes[0].dataset, []
+    for strategy in ("random", "difference_face", "difference_body"):
+        measured = [probe for probe in probes if probe.strategy == strategy]
+        for probe in measured or [None]:
+            rows.append(
+                {
+                    "strategy": paper.title(strategy),
+                    "joint accuracy, %": mean_and_deviation(probe.joint) if probe else UNMEASURED,
+                    "seeds": str(len(probe.joint)) if probe else NONE,
+                    "questions": f"{probe.questions:,}" if probe else NONE,
+                    "mode": probe.mode if probe else NONE,
+                    "chosen on": probe.selection if probe else NONE,
+                    "paper, %": paper_accuracy(strategy, dataset, ("table5",)),
+                    "probe": probe.name if probe else NONE,
+                }
+            )
+    return rows
+
+
+def source_tables(probes: list[Probe], runs: list[Run], run_of: dict[str, Run]) -> dict[str, list[dict]]:
+    """Every probe and run with where it lies; `run_of` gives the run that made a probe's checkpoint."""
+    return {
+        "Probes": [
+            {
+                "probe": probe.name,
+                "path": probe.path,
+                "dataset": dataset_title(probe.dataset, probe.protocol),
+                "strategy": paper.title(probe.strategy),
+                "mode": probe.mode,
+                "checkpoint": probe.checkpoint,
+                "steps": f"{run_of[probe.path].steps:,}" if probe.path in run_of else NONE,
+                "records": probe.records,
+            }
+            for probe in probes
+        ],
+        "Continued pretraining": [
+            {
+                "run": run.name,
+                "path": run.path,
+                "dataset": dataset_title(run.dataset, None),
+                "strategy": paper.title(run.strategy),
+                "steps": f"{run.steps:,}",
+                "kept step": NONE if run.best_step is None else f"{run.best_step:,}",
+                "seed": NONE if run.seed is None else str(run.seed),
+                "records": run.records or NONE,
+            }
+            for run in runs
+        ],
+    }
+
+
+def dataset_title(name: str, protocol: str | None) -> str:
+    """As in "Social-IQ, protocol a2"."""
+    return paper.dataset(name).title + (f", protocol {protocol}" if protocol else "")
+
+
+def paper_accuracy(strategy: str, dataset: str, tables: tuple[str, ...]) -> str:
+    """The paper's cell as text, or NONE."""
+    return _percent(paper.cell(strategy, dataset, tables), digits=2)
+
+
+def mean_and_deviation(shares: list[float], digits: int = 2) -> str:
+    """In percent, as 72.10 ± 0.45: the sample deviation."""
     if not len(shares):
-        return "–"
+        return NONE
     percent = 100 * np.asarray(shares, np.float64)
     # One seed says nothing about spread; a zero there would be a claim.
-    return f"{percent.mean():.1f}" + (f" ± {percent.std(ddof=1):.1f}" if len(percent) > 1 else "")
+    spread = f" ± {percent.std(ddof=1):.{digits}f}" if len(percent) > 1 else ""
+    return f"{percent.mean():.{digits}f}{spread}"
+
+
+def to_markdown(rows: list[dict]) -> str:
+    """The rows as a Markdown table, padded so that it also reads well as it is."""
+    table = layout(rows)
+    if table is None:
+        return ""
+    numbers = [column["number"] for column in table["columns"]]
+    lines = [[escape_markdown(text) for text in cells] for cells in (_header(table), *table["cells"])]
+    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(numbers))]
+
+    def written(cells: list[str]) -> str:
+        padded = [
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(cells, widths, numbers, strict=True)
+        ]
+        return "| " + " | ".join(padded) + " |"
+
+    rule = ["-" * (width - 1) + ":" if number else "-" * width for width, number in zip(widths, numbers, strict=True)]
+    return "\n".join([written(lines[0]), written(rule), *map(written, lines[1:])]) + "\n"
+
+
+def to_latex(rows: list[dict]) -> str:
+    """The rows as a booktabs tabular."""
+    table = layout(rows)
+    if table is None:
+        return ""
+    columns = "".join("r" if column["number"] else "l" for column in table["columns"])
+    lines = [" & ".join(escape_latex(cell) for cell in cells) + r" \\" for cells in (_header(table), *table["cells"])]
+    return "\n".join(
+        [
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            lines[0],
+            r"\midrule",
+            *lines[1:],
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+    )
+
+
+MARKDOWN = re.compile(r"[\\|<*~\[\]]|&(?=#?\w+;)|(?<!\w)_|_(?!\w)")  # within a word, _ is only itself
+LATEX = {
+    "\\": r"\textbackslash{}",
+    **{sign: "\\" + sign for sign in "{}$&#%_"},
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "±": r"$\pm$",
+    "−": r"$-$",
+    "–": "--",
+    "—": "---",
+    "×": r"$\times$",
+    "\n": " ",
+}
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is, in a cell too."""
+    return MARKDOWN.sub(lambda found: "\\" + found[0], " ".join(text.split()))
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX sets as it is."""
+    return "".join(LATEX.get(sign, sign) for sign in text)
+
+
+def _header(table: dict) -> list[str]:
+    return [column["name"] for column in table["columns"]]
+
+
+def _percent(cell: paper.Cell | None, digits: int) -> str:
+    if cell is None:
+        return NONE
+    return f"{cell.mean:.{digits}f}" + (f" ± {cell.std:.{digits}f}" if cell.std is not None else "")
+
+
+def _coverage(counts: dict | None) -> str:
+    if not counts or not counts["annotated"]:
+        return NONE
+    return f"{100 * counts['kept'] / counts['annotated']:.1f}% of {counts['annotated']:,}"
+
+
+def _range(values: list[int]) -> str:
+    if not values:
+        return NONE
+    return str(min(values)) if min(values) == max(values) else f"{min(values)} to {max(values)}"
+
+
+def _p_value(value: float) -> str:
+    return f"{value:.4f}"

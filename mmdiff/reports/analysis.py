@@ -1,0 +1,118 @@
+"""Runs and probes in, what can be compared of them and how it compares out."""
+
+import itertools
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from mmdiff.reports import paper, tables
+from mmdiff.reports.collect import Collected, Probe, Run
+from mmdiff.reports.plots import Curve
+from mmdiff.reports.significance import Paired, holm, paired_test, same_questions
+
+SEED = 0  # of the resampling: the same runs give the same report
+
+
+class Pair(NamedTuple):
+    """The first probe against the second; `adjusted` is the p-value after Holm's correction."""
+
+    first: Probe
+    second: Probe
+    test: Paired
+    adjusted: float
+
+
+class Hidden(NamedTuple):
+    """Which share of a run's hidden patches lay inside boxes of people; None where nothing says."""
+
+    run: Run
+    share: float | None
+    split: str
+    lines: int
+
+
+def in_order(measured: Run | Probe) -> tuple:
+    """Sorts by dataset and strategy as the paper has them, then by name."""
+    dataset = paper.order(measured.dataset, paper.DATASETS)
+    return dataset, paper.order(measured.strategy, paper.METHODS), measured.name
+
+
+def same_records(probes: list[Probe]) -> dict[str, list[Probe]]:
+    """Probes that can stand in one table, by its title: those of one dataset, protocol and content of records."""
+    kinds: dict[tuple[str, str | None], dict[str, list[Probe]]] = {}
+    for probe in sorted(probes, key=in_order):
+        kinds.setdefault((probe.dataset, probe.protocol), {}).setdefault(probe.records, []).append(probe)
+    return {
+        tables.dataset_title(*kind) + (f", records {digest}" if len(digests) > 1 else ""): members
+        for kind, digests in kinds.items()
+        for digest, members in digests.items()
+    }
+
+
+def compare(groups: dict[str, list[Probe]], progress_bar: bool) -> tuple[dict[str, list[Pair]], list[str]]:
+    """Every two strategies that answered the same questions in the same way; and why others were not compared."""
+    wanted: dict[str, list[tuple[Probe, Probe]]] = {}
+    for title, probes in groups.items():
+        for second, first in itertools.combinations(probes, 2):
+            alike = (first.mode, first.selection) == (second.mode, second.selection)
+            if alike and first.strategy != second.strategy and first.correct is not None and second.correct is not None:
+                wanted.setdefault(f"{title}: {first.mode}, chosen on {first.selection}", []).append((first, second))
+    tested: dict[str, list[Pair]] = {}
+    refused = []
+    with tqdm(
+        total=sum(map(len, wanted.values())), desc="paired tests", unit="pair", disable=not (progress_bar and wanted)
+    ) as bar:
+        for title, family in wanted.items():
+            done = []
+            for first, second in family:
+                try:
+                    order, other = same_questions(first.ids, second.ids)
+                    shares = first.correct.mean(axis=0)[order], second.correct.mean(axis=0)[other]
+                    done.append((first, second, paired_test(*shares, seed=SEED)))
+                except ValueError as error:
+                    refused.append(f"{first.name} and {second.name} were not compared: {error}.")
+                bar.update()
+            adjusted = holm([test.p_value for _, _, test in done])
+            if done:
+                tested[title] = [Pair(*pair, p_value) for pair, p_value in zip(done, adjusted, strict=True)]
+    return tested, refused
+
+
+def inside_people(run: Run) -> Hidden:
+    """From the validation lines, which see every held-out clip; from training where there are none."""
+    for split in ("validation", "train"):
+        shares = [line.get("hidden_inside_person") for line in run.lines if line.get("split") == split]
+        shares = [share for share in shares if isinstance(share, int | float) and math.isfinite(share)]
+        if shares:
+            return Hidden(run, sum(shares) / len(shares), split, len(shares))
+    return Hidden(run, None, "", 0)
+
+
+def joint_by_epoch(probe: Probe) -> Curve:
+    """Validation accuracy at the chosen learning rate, as far as every seed was trained."""
+    seen: dict[int, dict[int, float]] = {}
+    for line in probe.lines:
+        share, rate = line.get("joint"), line.get("learning_rate")
+        chosen = rate is None or probe.learning_rate is None or math.isclose(rate, probe.learning_rate, rel_tol=1e-6)
+        if line.get("split") == "validation" and chosen and isinstance(share, int | float) and math.isfinite(share):
+            seen.setdefault(line["step"], {})[line.get("seed", 0)] = share
+    seeds = max(map(len, seen.values()), default=0)
+    full = {epoch: list(shares.values()) for epoch, shares in sorted(seen.items()) if len(shares) == seeds}
+    # Of one seed there is no deviation: the band has no width.
+    deviations = [float(np.std(shares, ddof=1)) if seeds > 1 else 0.0 for shares in full.values()]
+    return Curve(list(full), [float(np.mean(shares)) for shares in full.values()], deviations)
+
+
+def made_by(found: Collected) -> dict[str, Run]:
+    """For each probe's path the run that made its checkpoint, where it is among those found."""
+    folders = {Path(run.path).resolve(): run for run in found.runs}
+    made = {}
+    for probe in found.probes:
+        checkpoint = Path(probe.checkpoint)
+        run = folders.get(checkpoint) or folders.get(checkpoint.parent)
+        if run:
+            made[probe.path] = run
+    return made

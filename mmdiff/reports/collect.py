@@ -1,0 +1,291 @@
+"""Folders in, the finished runs and probes in them out, and one sentence for each that cannot be reported.
+
+Only JSON and NumPy arrays are read, without JAX, so that a report starts at once.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import zipfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Shaped
+
+from mmdiff.errors import UserError
+from mmdiff.reports.paper import strategy_id
+
+CONFIG, SUMMARY, RECORDS, METRICS = "config.json", "summary.json", "records.digest", "metrics.jsonl"  # of a run
+PROBE, PREDICTIONS = "probe.json", "predictions.npz"  # of a probe, beside its METRICS
+INSIDE = ("checkpoints", "tensorboard", "features", "finetuned")  # what runs and probes fill; nobody's run lies there
+VIEWS = ("audio", "text", "joint")  # what an answer was predicted from
+TOLERANCE = 1e-4  # between an accuracy and the mean of what was right: one may have been summed in float32
+
+
+class LeftOut(NamedTuple):
+    """A folder, or a part of one, that a report does without."""
+
+    path: str
+    why: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished run of `mmdiff pretrain`."""
+
+    name: str
+    path: str  # as given, or as found under what was given
+    dataset: str  # "unknown" for runs that did not yet write it down
+    strategy: str  # as in `paper.METHODS`
+    ratio: float | None
+    seed: int | None
+    steps: int
+    best_step: int | None  # the one whose model was kept; None where there was no validation
+    records: str | None  # the digest of what it was trained on
+    lines: list[dict]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A result of `mmdiff probe`. Shares, not percent."""
+
+    name: str
+    path: str
+    checkpoint: str
+    dataset: str
+    protocol: str | None
+    strategy: str  # as in `paper.METHODS`
+    mode: str  # linear or finetune
+    questions: int
+    train_questions: int | None
+    coverage: dict[str, dict]  # {split: {"annotated": 120, "kept": 118}}
+    chance: float
+    selection: str  # the split on which epoch and learning rate were chosen
+    accuracy: dict[str, list[float]]  # of VIEWS, one for each seed
+    last_epoch_accuracy: dict[str, list[float]]
+    epoch: list[int]  # chosen, one for each seed
+    learning_rate: float | None  # chosen
+    records: str
+    lines: list[dict]
+    ids: Shaped[np.ndarray, " q"] | None  # of the questions; None without predictions
+    correct: Bool[np.ndarray, "seeds q"] | None  # jointly
+
+    @property
+    def joint(self) -> list[float]:
+        return self.accuracy["joint"]
+
+
+@dataclasses.dataclass
+class Collected:
+    runs: list[Run]
+    probes: list[Probe]
+    left_out: list[LeftOut]
+
+
+def collect(paths: list[Path]) -> Collected:
+    """Reads every run and probe at or below `paths`, each once, whichever way it was found.
+
+    Raises UserError for a path that is not there. A folder that cannot be used costs only itself.
+    """
+    found: dict[Path, str] = {}
+    collected = Collected([], [], [])
+    for given in paths:
+        if not given.is_dir():
+            raise UserError(
+                f"{given} is not a folder: give folders of `mmdiff pretrain` or `mmdiff probe`, or one above"
+            )
+        below = _search(given)
+        if not below:
+            collected.left_out.append(
+                LeftOut(str(given), f"holds no run (with {CONFIG}) and no probe (with {PROBE}), and none lies below it")
+            )
+        for folder in below:
+            found.setdefault(folder.resolve(), str(folder))
+    names = _short_names(list(found.values()))
+    for path in found.values():
+        folder = Path(path)
+        # A probe in a run's own folder is two things.
+        for file, read, into in ((CONFIG, _read_run, collected.runs), (PROBE, _read_probe, collected.probes)):
+            if (folder / file).is_file():
+                try:
+                    into.append(read(folder, names[path], collected.left_out))
+                except (UserError, OSError) as error:
+                    collected.left_out.append(LeftOut(path, str(error)))
+        if not (folder / CONFIG).is_file() and not (folder / PROBE).is_file():
+            collected.left_out.append(LeftOut(path, f"holds {METRICS} but neither {CONFIG} nor {PROBE}: unfinished"))
+    return collected
+
+
+def _search(top: Path) -> list[Path]:
+    found = []
+    for folder, below, files in os.walk(top):
+        below[:] = sorted(name for name in below if name not in INSIDE and not name.startswith("."))
+        # Other programs call their files config.json, too.
+        ours = CONFIG in files and {METRICS, SUMMARY, RECORDS} & set(files)
+        if ours or PROBE in files or METRICS in files:
+            found.append(Path(folder))
+    return found
+
+
+def _short_names(paths: list[str]) -> dict[str, str]:
+    """For each path as many of its last parts as tell it from the others."""
+    parts = {path: Path(path).resolve().parts for path in paths}
+    names = {}
+    for path, mine in parts.items():
+        others = [theirs for other, theirs in parts.items() if other != path]
+        length = next(n for n in range(1, len(mine) + 1) if all(theirs[-n:] != mine[-n:] for theirs in others))
+        names[path] = str(Path(*mine[-length:]))
+    return names
+
+
+def _read_run(folder: Path, name: str, left_out: list[LeftOut]) -> Run:
+    config = _read_json(folder / CONFIG)
+    masking, train = (config.get(section) for section in ("masking", "train"))
+    if not isinstance(masking, dict) or not isinstance(masking.get("strategy"), str):
+        raise UserError(f"{CONFIG} names no masking.strategy: it is not that of `mmdiff pretrain`")
+    if not (folder / SUMMARY).is_file():
+        raise UserError(f"unfinished: it has no {SUMMARY}; the same `mmdiff pretrain` command goes on with it")
+    summary = _read_json(folder / SUMMARY)
+    digest = folder / RECORDS
+    return Run(
+        name=name,
+        path=str(folder),
+        dataset=_field(summary, SUMMARY, "dataset", str, "unknown"),
+        strategy=strategy_id(masking["strategy"], masking.get("where")),
+        ratio=_field(masking, CONFIG, "ratio", float, None),
+        seed=_field(train if isinstance(train, dict) else {}, CONFIG, "seed", int, None),
+        steps=_field(summary, SUMMARY, "step", int),
+        best_step=_field(summary, SUMMARY, "best_step", int, None),
+        records=digest.read_text(encoding="utf-8", errors="replace").strip() if digest.is_file() else None,
+        lines=_read_lines(folder, left_out),
+    )
+
+
+def _read_probe(folder: Path, name: str, left_out: list[LeftOut]) -> Probe:
+    result = _read_json(folder / PROBE)
+    if "strategy" not in result:  # null would mean that there was none
+        raise UserError(f"{PROBE} lacks 'strategy': an older mmdiff wrote it, or it is of something else")
+    strategy = _field(result, PROBE, "strategy", str, None)
+    accuracy = _accuracies(result, "accuracy")
+    if not accuracy.get("joint"):
+        raise UserError(f"{PROBE} holds no joint accuracy")
+    chance = _field(result, PROBE, "chance", float)
+    if not 0 <= chance <= 1:
+        raise UserError(f"{PROBE}: chance is {chance!r}, not a share from 0 to 1")
+    probe = Probe(
+        name=name,
+        path=str(folder),
+        checkpoint=_field(result, PROBE, "checkpoint", str),
+        dataset=_field(result, PROBE, "dataset", str),
+        protocol=_field(result, PROBE, "protocol", str, None),
+        strategy=strategy_id(strategy, _field(result, PROBE, "where", str, None)),
+        mode=_field(result, PROBE, "mode", str),
+        questions=_field(result, PROBE, "questions", int),
+        train_questions=_field(result, PROBE, "train_questions", int, None),
+        coverage={
+            split: {key: _field(counts, PROBE, key, int) for key in ("annotated", "kept")}
+            for split, counts in _field(result, PROBE, "coverage", dict, {}).items()
+            if isinstance(counts, dict)
+        },
+        chance=chance,
+        selection=_field(result, PROBE, "selection", str),
+        accuracy=accuracy,
+        last_epoch_accuracy=_accuracies(result, "last_epoch_accuracy"),
+        epoch=[epoch for epoch in _field(result, PROBE, "epoch", list, []) if isinstance(epoch, int)],
+        learning_rate=_field(result, PROBE, "learning_rate", float, None),
+        records=_field(result, PROBE, "records", str),
+        lines=_read_lines(folder, left_out),
+        ids=None,
+        correct=None,
+    )
+    try:
+        ids, correct = _read_predictions(folder / PREDICTIONS, probe)
+    except UserError as error:
+        left_out.append(LeftOut(str(folder), f"no paired test: {error}"))
+        return probe
+    return dataclasses.replace(probe, ids=ids, correct=correct)
+
+
+def _accuracies(result: dict, name: str) -> dict[str, list[float]]:
+    found = _field(result, PROBE, name, dict, {})
+    shares = {view: _field(found, PROBE, view, list, []) for view in VIEWS}
+    for view, seeds in shares.items():
+        for share in seeds:
+            if not isinstance(share, int | float) or not 0 <= share <= 1:  # neither is nan
+                raise UserError(f"{PROBE}: {name}.{view} holds {share!r}, not a share from 0 to 1")
+    return {view: [float(share) for share in seeds] for view, seeds in shares.items()}
+
+
+def _read_predictions(path: Path, probe: Probe) -> tuple[np.ndarray, np.ndarray]:
+    if not path.is_file():
+        raise UserError(f"there is no {path.name}")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            ids, correct = archive["id"], archive["correct"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path.name} cannot be read ({' '.join(str(error).split())})") from None
+    wanted = (len(probe.joint), probe.questions, len(VIEWS))
+    if ids.shape != wanted[1:2] or correct.shape != wanted or correct.dtype != bool:
+        raise UserError(
+            f"{path.name} holds {ids.shape} ids and {correct.shape} {correct.dtype} answers where {PROBE} asks for {wanted}"
+        )
+    joint = correct[:, :, VIEWS.index("joint")]
+    if np.abs(joint.mean(axis=1) - probe.joint).max() > TOLERANCE:
+        raise UserError(f"{path.name} gives other accuracies than {PROBE}: they are not of the same probe")
+    return ids, joint
+
+
+def _read_lines(folder: Path, left_out: list[LeftOut]) -> list[dict]:
+    """The lines of metrics; a kill may have cut the last one short, any other broken one is told of."""
+    path = folder / METRICS
+    if not path.is_file():
+        left_out.append(LeftOut(str(folder), f"no curves: there is no {METRICS}"))
+        return []
+    lines, broken = [], []
+    written = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(written, start=1):
+        try:
+            found = json.loads(line)
+        except ValueError:
+            found = None
+        if isinstance(found, dict) and isinstance(found.get("step"), int):
+            lines.append({key: x for key, x in found.items() if key == "split" or isinstance(x, int | float)})
+        elif number < len(written):
+            broken.append(number)
+    if broken:
+        left_out.append(
+            LeftOut(str(folder), f"line {broken[0]} of {METRICS}{' and others' * (len(broken) > 1)}: broken")
+        )
+    return lines
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path.name} cannot be read ({error})") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path.name} holds no JSON object")
+    return found
+
+
+REQUIRED = object()
+
+
+def _field(found: dict, file: str, name: str, kind: type, otherwise=REQUIRED):
+    """`found[name]`; what is not there, or null, is `otherwise` if that is given.
+
+    Raises UserError where it is missing or of another kind.
+    """
+    value = found.get(name)
+    if value is None:
+        if otherwise is REQUIRED:
+            raise UserError(f"{file} lacks {name!r}: an older mmdiff wrote it, or it is of something else")
+        return otherwise
+    allowed = (int, float) if kind is float else kind
+    if isinstance(value, bool) or not isinstance(value, allowed) or (kind is float and not math.isfinite(value)):
+        raise UserError(f"{file}: {name!r} is {value!r}, which is no {kind.__name__}")
+    return float(value) if kind is float else value

@@ -1,0 +1,176 @@
+"""Folders of runs and probes in; one report as HTML, Markdown, LaTeX and JSON out: `mmdiff report`.
+
+Every number is that of a named folder. Numbers of different datasets, protocols, records, modes or ways of choosing are
+never pooled; neither are two runs.
+"""
+
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mmdiff.errors import UserError
+from mmdiff.reports import paper, sections, tables
+from mmdiff.reports.analysis import (
+    SEED,
+    Hidden,
+    Pair,
+    compare,
+    in_order,
+    inside_people,
+    joint_by_epoch,
+    made_by,
+    same_records,
+)
+from mmdiff.reports.collect import Collected, Probe, Run, collect
+from mmdiff.reports.documents import write_documents
+from mmdiff.reports.plots import Curve
+from mmdiff.reports.significance import CONFIDENCE, RESAMPLES
+from mmdiff.whole_files import write_whole
+
+JSON = "report.json"
+
+
+class Written(NamedTuple):
+    """What `mmdiff report` shows at its end."""
+
+    page: Path
+    main_table: str  # Markdown
+
+
+def report(runs: list[Path], out: Path, progress_bar: bool = True) -> Written:
+    """Writes report.html, report.md, report.tex and report.json into `out`.
+
+    Args:
+      runs: folders of `mmdiff pretrain` and `mmdiff probe`, or folders above, in any order.
+      out: the report's folder, made if need be; an earlier report there is replaced.
+      progress_bar: whether to show one over the paired tests, which take seconds each for thousands of questions.
+
+    Raises UserError where a path is not there, or none of them holds anything finished.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file: give a folder as --out")
+    found = collect(runs)
+    if not found.runs and not found.probes:
+        raise UserError("nothing to report: " + "; ".join(f"{path}: {why}" for path, why in found.left_out))
+    groups = same_records(found.probes)
+    found = Collected(sorted(found.runs, key=in_order), [*itertools.chain(*groups.values())], found.left_out)
+    pairs, refused = compare(groups, progress_bar)
+    hidden = [inside_people(run) for run in found.runs]
+    curves = {probe.path: joint_by_epoch(probe) for probe in found.probes}
+    run_of = made_by(found)
+
+    accuracy = {title: tables.accuracy_table(probes) for title, probes in groups.items()}
+    parts = [
+        sections.accuracy(groups, accuracy),
+        sections.paired_tests(pairs, refused),
+        sections.curves(groups, curves, found.runs),
+        sections.hidden(hidden),
+        sections.boxes(groups),
+        sections.sources(found, run_of),
+        sections.left_out(found),
+    ]
+    notes = warnings(found, run_of)
+    page = write_documents(out, "mmdiff: what was measured", notes, parts)
+    content = as_json(found, pairs, refused, hidden, curves, run_of, notes)
+    write_whole(out / JSON, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    main = "\n".join(f"{title}\n\n{tables.to_markdown(rows)}" for title, rows in accuracy.items())
+    return Written(page, main or "no probe was measured\n")
+
+
+def warnings(found: Collected, run_of: dict[str, Run]) -> list[str]:
+    """What changes how the numbers are to be read."""
+    notes = []
+    kinds = {(probe.dataset, probe.protocol): set() for probe in found.probes}
+    for probe in found.probes:
+        kinds[probe.dataset, probe.protocol].add(probe.records)
+    for kind, digests in kinds.items():
+        if len(digests) > 1:
+            notes.append(
+                f"{tables.dataset_title(*kind)} was probed on different records ({', '.join(sorted(digests))}): numbers "
+                "from different tables are of different questions and cannot be compared."
+            )
+    if any(probe.selection == "validation" for probe in found.probes):
+        notes.append(
+            'Where "chosen on" says validation, epoch and learning rate were chosen on the very questions that the '
+            "accuracy is of: that is somewhat too high, for every strategy."
+        )
+    single = [probe.name for probe in found.probes if len(probe.joint) == 1]
+    if single:
+        notes.append(f"One seed only, which says nothing about spread: {', '.join(single)}.")
+    unusable = {Path(path).resolve(): why for path, why in found.left_out}
+    for probe in found.probes:
+        why = unusable.get(Path(probe.checkpoint)) or unusable.get(Path(probe.checkpoint).parent)
+        if why and probe.path not in run_of:
+            notes.append(f"{probe.name} is a probe of a run that is left out: {probe.checkpoint} ({why}).")
+    return notes
+
+
+def as_json(
+    found: Collected,
+    pairs: dict[str, list[Pair]],
+    refused: list[str],
+    hidden: list[Hidden],
+    curves: dict[str, Curve],
+    run_of: dict[str, Run],
+    notes: list[str],
+) -> dict:
+    """All numbers, as shares but for the paper's; folders are named by their paths."""
+    return {
+        "probes": [
+            {
+                **_plain(probe, without=("lines", "ids", "correct")),
+                "strategy_title": paper.title(probe.strategy),
+                "mean": float(np.mean(probe.joint)),
+                "std": float(np.std(probe.joint, ddof=1)) if len(probe.joint) > 1 else None,
+                "paper_percent": _cell(paper.cell(probe.strategy, probe.dataset, paper.ACCURACY)),
+                "paper_note": paper.dataset(probe.dataset).note,
+                "pretraining_run": run_of[probe.path].path if probe.path in run_of else None,
+                "validation_by_epoch": curves[probe.path]._asdict(),
+            }
+            for probe in found.probes
+        ],
+        "runs": [
+            {
+                **_plain(row.run, without=("lines",)),
+                "hidden_inside_person": row.share,
+                "hidden_inside_person_split": row.split or None,
+                "hidden_inside_person_lines": row.lines,
+                "paper_percent": _cell(paper.cell(row.run.strategy, row.run.dataset, ("table2",))),
+            }
+            for row in hidden
+        ],
+        "paired_tests": {
+            "resamples": RESAMPLES,
+            "seed": SEED,
+            "confidence": CONFIDENCE,
+            "families": {
+                title: [
+                    {
+                        "first": pair.first.path,
+                        "second": pair.second.path,
+                        **pair.test._asdict(),
+                        "p_value_holm": pair.adjusted,
+                    }
+                    for pair in family
+                ]
+                for title, family in pairs.items()
+            },
+            "refused": refused,
+        },
+        "left_out": [row._asdict() for row in found.left_out],
+        "warnings": notes,
+        "paper": {name: paper.facts()[name] for name in ("paper", "arxiv", "trials")},
+    }
+
+
+def _plain(record: Run | Probe, without: tuple[str, ...]) -> dict:
+    names = [field.name for field in dataclasses.fields(record) if field.name not in without]
+    return {name: getattr(record, name) for name in names}
+
+
+def _cell(cell: paper.Cell | None) -> dict | None:
+    return cell._asdict() if cell else None

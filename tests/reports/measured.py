@@ -1,0 +1,82 @@
+"""Folders as `mmdiff pretrain` and `mmdiff probe` write them, with invented numbers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+EPOCHS = 6
+
+
+def write_run(folder: Path, strategy="random", where="body", dataset="tvqa", finished=True, inside=0.2, seed=0) -> Path:
+    folder.mkdir(parents=True)
+    config = {"masking": {"strategy": strategy, "where": where, "ratio": 0.25}, "train": {"seed": seed}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "records.digest").write_text("feedfacefeedface")
+    lines = []
+    for step in range(10, 110, 10):
+        lines.append({"step": step, "split": "train", "loss": 40 / step, "accuracy": step / 200, "mfu": 0.1})
+        lines[-1]["hidden_inside_person"] = inside + 0.5
+        if step % 50 == 0:
+            lines.append({**lines[-1], "split": "validation", "hidden_inside_person": inside + (step - 75) / 1000})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if finished:
+        summary = {"step": 100, "stopped_early": False, "best_step": 50, "best_loss": 0.4}
+        (folder / "summary.json").write_text(json.dumps(summary | ({"dataset": dataset} if dataset else {})))
+    return folder
+
+
+def write_probe(
+    folder: Path,
+    accuracy=0.6,
+    strategy="random",
+    where=None,
+    dataset="tvqa",
+    questions=200,
+    seeds=3,
+    records="0123456789abcdef",
+    checkpoint="/elsewhere/run",
+    rng=0,
+    **changed,
+) -> Path:
+    """A probe right about `accuracy` of its questions; `changed` overwrites fields of probe.json."""
+    folder.mkdir(parents=True)
+    draw = np.random.default_rng(rng)
+    # What is hard is hard for every seed.
+    hardness = np.random.default_rng(99).random(questions)
+    correct = hardness[None, :, None] + draw.normal(0, 0.1, (seeds, questions, 3)) < accuracy
+    shares = {view: correct[:, :, i].mean(axis=1).tolist() for i, view in enumerate(("audio", "text", "joint"))}
+    result = {
+        "checkpoint": str(checkpoint),
+        "dataset": dataset,
+        "protocol": None,
+        "strategy": strategy,
+        "where": where,
+        "mode": "linear",
+        "questions": questions,
+        "train_questions": 8 * questions,
+        "coverage": {"validation": {"annotated": questions + 10, "kept": questions}},
+        "chance": 0.2,
+        "selection": "train",
+        "accuracy": shares,
+        "last_epoch_accuracy": shares,
+        "epoch": list(range(2, 2 + seeds)),
+        "learning_rate": 1e-3,
+        "grid": [],
+        "seeds": list(range(seeds)),
+        "features": None,
+        "feature_pass": None,
+        "records": records,
+        "config": {},
+    }
+    (folder / "probe.json").write_text(json.dumps(result | changed))
+    np.savez(folder / "predictions.npz", id=np.array([f"q{i}" for i in range(questions)]), correct=correct)
+    lines = [
+        {"step": e, "split": split, "seed": s, "learning_rate": rate, "loss": 1.0, "joint": shares["joint"][s] * e / 6}
+        for e in range(1, EPOCHS + 1)
+        for split in ("train", "validation")
+        for s in range(seeds)
+        for rate in (1e-3, 1e-2)
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder

@@ -1,0 +1,425 @@
+"""`mmdiff report`: every number is a named folder's, and what nobody measured is not there."""
+
+import functools
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from measured import write_probe, write_run
+
+from mmdiff import cli
+from mmdiff.errors import UserError
+from mmdiff.reports import analysis, collect, paper, report, tables
+from mmdiff.reports.analysis import inside_people, joint_by_epoch
+from mmdiff.reports.significance import paired_test
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """The number of resamples has tests of its own."""
+    monkeypatch.setattr(analysis, "paired_test", functools.partial(paired_test, resamples=99))
+
+
+@pytest.fixture
+def folders(tmp_path) -> Path:
+    """Two runs and three probes of TVQA."""
+    top = tmp_path / "runs"
+    for number, (strategy, where) in enumerate([("random", "body"), ("difference", "body")]):
+        run = write_run(top / strategy, strategy, where, inside=0.2 + 0.3 * number)
+        write_probe(
+            top / f"probe_{strategy}", 0.5 + 0.2 * number, strategy, where, checkpoint=run.resolve(), rng=number
+        )
+    write_probe(top / "probe_initial", 0.45, None, rng=7)
+    return top
+
+
+def written(folder: Path, *runs: Path) -> dict[str, str]:
+    report.report(list(runs), folder, progress_bar=False)
+    return {path.suffix: path.read_text() for path in folder.glob("report.*")}
+
+
+def row(markdown: str, *cells: str) -> str:
+    """The one line of a table that holds all of these cells."""
+    lines = [line for line in markdown.splitlines() if set(cells) <= {cell.strip() for cell in line.split("|")}]
+    assert len(lines) == 1, (cells, lines)
+    return lines[0]
+
+
+def test_numbers_are_those_of_the_probes_beside_the_papers(folders, tmp_path):
+    markdown = written(tmp_path / "out", folders)[".md"]
+    main = markdown.split("**TVQA**")[1].split("**TVQA: each")[0]
+    for name, theirs in (("random", "73.75 ± 0.31"), ("difference", "81.73 ± 1.13"), ("initial", "—")):
+        result = json.loads((folders / f"probe_{name}" / "probe.json").read_text())
+        joint = 100 * np.array(result["accuracy"]["joint"])
+        ours = f"{joint.mean():.2f} ± {joint.std(ddof=1):.2f}"
+        found = row(main, f"probe_{name}", ours, theirs, "3", "200", "20.00", "95.2% of 210", "linear", "train")
+        assert found.count(theirs) >= 1
+    assert row(main, "chance", "20.00")
+    assert row(main, "highest attention (AttnMask)", "not measured", "81.57 ± 0.12")
+    assert row(markdown, "audio, %", "joint at the last epoch, %", "chosen epoch", "learning rate")
+    assert "2 to 4" in markdown and "0.001" in markdown
+
+
+def test_every_format_says_the_same(folders, tmp_path):
+    texts = written(tmp_path / "out", folders)
+    shown = {suffix: set(re.findall(r"\d+\.\d+", text)) for suffix, text in texts.items()}
+    measured = {cell for cell in shown[".md"] if not cell.startswith("2305")}
+    for cell in measured:
+        assert cell in texts[".tex"] and cell in texts[".html"], cell
+    assert texts[".html"].count("data:image/png;base64,") == len(list((tmp_path / "out").glob("picture-*.png"))) == 2
+    content = json.loads(texts[".json"])
+    probe = json.loads((folders / "probe_random" / "probe.json").read_text())
+    found = next(row for row in content["probes"] if row["name"] == "probe_random")
+    assert found["accuracy"] == probe["accuracy"] and found["paper_percent"]["mean"] == 73.75
+    assert found["pretraining_run"] == str(folders / "random")
+    assert found["std"] == pytest.approx(np.std(probe["accuracy"]["joint"], ddof=1))
+    (family,) = content["paired_tests"]["families"].values()
+    assert len(family) == 3 and all(0 < pair["p_value"] <= pair["p_value_holm"] <= 1 for pair in family)
+
+
+def test_the_same_runs_give_the_same_report_in_any_order(folders, tmp_path):
+    paths = sorted(folders.iterdir())
+    one = written(tmp_path / "one", *paths)
+    other = written(tmp_path / "other", *paths[::-1], folders, paths[0])
+    assert one == other
+
+
+def test_nothing_is_said_of_what_was_not_measured(folders, tmp_path):
+    texts = written(tmp_path / "out", folders / "probe_random")
+    for text in texts.values():
+        assert "Social" not in text
+    assert "Not measured: no two strategies" in texts[".md"]
+    assert "Not measured: no finished run" in texts[".md"]
+    assert "Not measured: no such probe" in texts[".md"]
+    runs_only = written(tmp_path / "runs_only", folders / "random")
+    assert "Not measured: no probe was given." in runs_only[".md"] and "73.75" not in runs_only[".md"]
+
+
+def test_an_unfinished_run_is_named_and_left_out(folders, tmp_path):
+    (folders / "difference" / "summary.json").unlink()
+    markdown = written(tmp_path / "out", folders)[".md"]
+    assert "unfinished: it has no summary.json" in row(markdown.split("## Left out")[1], str(folders / "difference"))
+    assert "probe_difference is a probe of a run that is left out" in markdown
+    hidden = markdown.split("## What masking hid")[1].split("## ")[0]
+    assert "difference" not in hidden and row(hidden, "random", "17")
+
+
+@pytest.mark.parametrize(
+    "damage, why",
+    [
+        (lambda probe: (probe / "probe.json").write_text("{"), "probe.json cannot be read"),
+        (lambda probe: (probe / "probe.json").write_text("[]"), "holds no JSON object"),
+        (lambda probe: (probe / "probe.json").write_bytes(b"\xff\xfe"), "probe.json cannot be read"),
+        (lambda probe: change(probe, chance=None), "lacks 'chance'"),
+        (lambda probe: change(probe, questions="many"), "'questions' is 'many', which is no int"),
+        (lambda probe: change(probe, chance=20.0), "not a share from 0 to 1"),
+        (lambda probe: change(probe, accuracy={"joint": [float("nan")]}), "not a share from 0 to 1"),
+        (lambda probe: change(probe, accuracy={"joint": []}), "holds no joint accuracy"),
+        (lambda probe: change(probe, accuracy={"joint": [57.5]}), "not a share from 0 to 1"),
+        (lambda probe: change(probe, coverage={"validation": {"kept": 3}}), "lacks 'annotated'"),
+        (lambda probe: (probe / "probe.json").unlink(), "neither config.json nor probe.json: unfinished"),
+    ],
+)
+def test_a_broken_probe_costs_only_itself(folders, tmp_path, damage, why):
+    damage(folders / "probe_initial")
+    markdown = written(tmp_path / "out", folders)[".md"]
+    assert why in row(markdown.split("## Left out")[1], str(folders / "probe_initial"))
+    assert "no continued pretraining" not in markdown
+    assert row(markdown.split("**TVQA**")[1].split("**TVQA: each")[0], "probe_random")
+
+
+@pytest.mark.parametrize(
+    "damage, why",
+    [
+        (lambda file: file.unlink(), "there is no predictions.npz"),
+        (lambda file: file.write_bytes(file.read_bytes()[:100]), "predictions.npz cannot be read"),
+        (lambda file: np.savez(file, id=np.array(["q"]), correct=np.ones((3, 200, 3), bool)), "where probe.json asks"),
+        (lambda file: np.savez(file, id=np.array([{}] * 200), correct=np.ones((3, 200, 3), bool)), "cannot be read"),
+        (lambda file: np.savez(file, id=ids(200), correct=np.ones((3, 200, 3), bool)), "other accuracies than"),
+    ],
+)
+def test_a_probe_without_its_answers_is_shown_and_not_tested(folders, tmp_path, damage, why):
+    damage(folders / "probe_initial" / "predictions.npz")
+    texts = written(tmp_path / "out", folders)
+    line = row(texts[".md"].split("## Left out")[1], str(folders / "probe_initial"))
+    assert "no paired test" in line and why in line
+    (family,) = json.loads(texts[".json"])["paired_tests"]["families"].values()
+    assert len(family) == 1
+    assert row(texts[".md"].split("**TVQA**")[1].split("**TVQA: each")[0], "probe_initial")
+
+
+def change(probe: Path, **fields) -> None:
+    result = json.loads((probe / "probe.json").read_text())
+    (probe / "probe.json").write_text(json.dumps(result | fields))
+
+
+def ids(count: int) -> np.ndarray:
+    return np.array([f"q{i}" for i in range(count)])
+
+
+def test_a_difference_is_found_and_the_same_one_of_other_questions_is_not_tested(tmp_path):
+    write_probe(tmp_path / "a", 0.5, "random", questions=200)
+    write_probe(tmp_path / "b", 0.6, "difference", "body", questions=200, rng=1)
+    write_probe(tmp_path / "c", 0.6, "difference", "face", questions=150, rng=1)
+    texts = written(tmp_path / "out", tmp_path)
+    tests = json.loads(texts[".json"])["paired_tests"]
+    ((pair,),) = tests["families"].values()
+    assert (Path(pair["first"]).name, Path(pair["second"]).name) == ("b", "a")
+    assert pair["p_value"] < 0.05 and pair["low"] > 0
+    assert len(tests["refused"]) == 2
+    assert "c and a were not compared: not the same questions: 150 and 200 were answered, 150 by both." in texts[".md"]
+
+
+def test_only_like_is_compared_with_like(tmp_path):
+    """Another mode, way of choosing, protocol, dataset, or content of records is another table or no test."""
+    write_probe(tmp_path / "a", 0.5, "random")
+    for name, other in (
+        ("mode", {"mode": "finetune"}),
+        ("selection", {"selection": "validation"}),
+        ("protocol", {"protocol": "a2"}),
+        ("dataset", {"dataset": "social_iq"}),
+        ("records", {"records": "fedcba9876543210"}),
+    ):
+        write_probe(tmp_path / name, 0.7, "difference", "body", **other)
+    texts = written(tmp_path / "out", tmp_path)
+    assert json.loads(texts[".json"])["paired_tests"]["families"] == {}
+    for title in (
+        "TVQA, records 0123456789abcdef",
+        "TVQA, records fedcba9876543210",
+        "TVQA, protocol a2",
+        "Social-IQ",
+    ):
+        assert f"**{title}**" in texts[".md"]
+    assert "TVQA was probed on different records (0123456789abcdef, fedcba9876543210)" in texts[".md"]
+    assert "chosen on the very questions" in texts[".md"]
+    assert "does not say among how many answers" in texts[".md"]
+
+
+def test_runs_of_one_strategy_keep_their_rows(tmp_path):
+    for seed in range(2):
+        write_probe(tmp_path / f"seed{seed}" / "probe", 0.5 + seed / 10, "random", rng=seed)
+    markdown = written(tmp_path / "out", tmp_path)[".md"]
+    main = markdown.split("**TVQA**")[1].split("**TVQA: each")[0]
+    assert row(main, "random", "seed0/probe") and row(main, "random", "seed1/probe")
+
+
+def test_one_seed_has_no_deviation_and_says_so(tmp_path):
+    write_probe(tmp_path / "single", seeds=1)
+    markdown = written(tmp_path / "out", tmp_path)[".md"]
+    assert "One seed only, which says nothing about spread: single." in markdown
+    (accuracy,) = json.loads((tmp_path / "single" / "probe.json").read_text())["accuracy"]["joint"]
+    assert row(markdown.split("**TVQA**")[1].split("**TVQA: each")[0], "single", f"{100 * accuracy:.2f}")
+
+
+def test_table_2_is_the_mean_of_validation_or_says_that_it_is_of_training(tmp_path):
+    run = write_run(tmp_path / "run", "difference", inside=0.4)
+    found = collect.collect([tmp_path]).runs[0]
+    hidden = inside_people(found)
+    assert (hidden.split, hidden.lines) == ("validation", 2)
+    assert hidden.share == pytest.approx(0.4)  # of 0.375 at step 50 and 0.425 at step 100
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (run / "metrics.jsonl").write_text("".join(line for line in lines if '"train"' in line))
+    markdown = written(tmp_path / "out", run)[".md"]
+    assert row(markdown, "difference (body)", "90.0", "train, mean of 10 lines", "40")
+    (run / "metrics.jsonl").unlink()
+    markdown = written(tmp_path / "out", run)[".md"]
+    assert row(markdown.split("## What masking hid")[1], "difference (body)", "not measured", "40")
+    assert "no curves: there is no metrics.jsonl" in markdown
+
+
+def test_table_5_sets_face_against_body(tmp_path):
+    write_probe(tmp_path / "face", 0.6, "difference", "face")
+    markdown = written(tmp_path / "out", tmp_path)[".md"]
+    box = markdown.split("## Face or body")[1].split("## ")[0]
+    assert row(box, "difference (face)", "81.51", "linear", "train", "face")
+    assert row(box, "difference (body)", "not measured", "81.73") and row(box, "random", "not measured", "73.75")
+
+
+def test_a_run_that_did_not_say_its_dataset_is_unknown(tmp_path):
+    write_run(tmp_path / "run", dataset=None)
+    hidden = written(tmp_path / "out", tmp_path)[".md"].split("## What masking hid")[1]
+    assert "**unknown**" in hidden
+    assert row(hidden.split("## ")[0], "random", "—")
+
+
+def test_curves_are_of_the_chosen_learning_rate_and_of_all_seeds(tmp_path):
+    folder = write_probe(tmp_path / "probe", seeds=2)
+    lines = [
+        {"step": step, "split": "validation", "seed": seed, "learning_rate": rate, "joint": 0.1 * step + seed / 100}
+        for step in (1, 2, 3)
+        for seed in (0, 1)
+        for rate in (1e-3, 1e-2)
+        if (step, seed) != (3, 1)  # this one had stopped
+    ]
+    lines += [{"step": 1, "split": "train", "seed": 0, "learning_rate": 1e-3, "joint": 0.9}]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "metrics.jsonl").write_text("not json\n" + text + '{"step": 4, "sp')
+    found = collect.collect([tmp_path])
+    curve = joint_by_epoch(found.probes[0])
+    assert curve.epoch == [1, 2]
+    assert curve.mean == pytest.approx([0.105, 0.205]) and curve.std == pytest.approx([0.01 / 2**0.5] * 2)
+    assert [row.why for row in found.left_out] == ["line 1 of metrics.jsonl: broken"]
+
+
+def test_values_that_are_no_numbers_cost_only_themselves(tmp_path):
+    strange = '{"step": 1, "split": "validation", "joint": "x", "learning_rate": [], "seed": {}, "loss": "y"}\n'
+    for folder in (write_run(tmp_path / "run"), write_probe(tmp_path / "probe", epoch=[float("nan"), 3, None])):
+        kept = (folder / "metrics.jsonl").read_text()
+        (folder / "metrics.jsonl").write_text(strange + kept)
+    texts = written(tmp_path / "out", tmp_path)
+    assert json.loads(texts[".json"])["probes"][0]["epoch"] == [3]
+    assert texts[".html"].count("data:image/png;base64,") == 2
+
+
+def test_names_are_escaped_in_every_format(tmp_path):
+    strange = r"50%_of|them & <b>{x}$ #1 ~^\y"
+    write_probe(tmp_path / "a" / strange, 0.5, strategy="my_own|<i>&")
+    write_probe(tmp_path / "b" / "plain", 0.6)
+    texts = written(tmp_path / "out", tmp_path)
+    assert r"50%\_of\|them & \<b>{x}$ #1 \~^\\y" in texts[".md"] and r"my_own\|\<i>&" in texts[".md"]
+    assert "50%_of|them &amp; &lt;b&gt;{x}$" in texts[".html"] and "<b>" not in texts[".html"]
+    escaped = r"50\%\_of|them \& <b>\{x\}\$ \#1 \textasciitilde{}\textasciicircum{}\textbackslash{}y"
+    assert escaped in texts[".tex"]
+    assert json.loads(texts[".json"])["probes"][1]["name"] == strange
+
+
+def test_latex_is_whole(folders, tmp_path):
+    """Every environment ends, braces match, and every row has as many cells as its table has columns."""
+    tex = written(tmp_path / "out", folders)[".tex"]
+    body = re.sub(r"\\[{}]", "", tex.split(r"\begin{document}")[1])
+    assert body.count("{") == body.count("}")
+    open_ones = ["document"]
+    for kind, name in re.findall(r"\\(begin|end)\{(\w+)\}", body):
+        if kind == "begin":
+            open_ones.append(name)
+        else:
+            assert open_ones.pop() == name
+    assert not open_ones
+    for columns, content in re.findall(r"\\begin\{tabular\}\{([lr]+)\}(.*?)\\end\{tabular\}", tex, re.DOTALL):
+        for line in content.split("\n"):
+            if line.endswith(r"\\"):
+                assert len(re.findall(r"(?<!\\)&", line)) + 1 == len(columns)
+    assert not re.search(r"[±—–−]", body), "signs that pdflatex may not have"
+    for picture in re.findall(r"\\includegraphics\[.*?\]\{(.*?)\}", tex):
+        assert (tmp_path / "out" / picture).is_file()
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no LaTeX here")
+def test_latex_compiles(folders, tmp_path):
+    written(tmp_path / "out", folders)
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"],
+        cwd=tmp_path / "out",
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_a_users_mistake_ends_in_one_sentence(folders, tmp_path, capsys):
+    for words, sentence in (
+        ([str(tmp_path / "nowhere")], "nowhere is not a folder"),
+        ([str(folders / "random" / "config.json")], "config.json is not a folder"),
+        ([str(folders), "--surprise"], "do not know what to do with '--surprise'"),
+    ):
+        assert cli.main(["report", *words, "--out", str(tmp_path / "out")]) == 2
+        error = capsys.readouterr().err
+        assert sentence in error and error.count("\n") == 1
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="nothing to report: .*empty: holds no run"):
+        report.report([tmp_path / "empty"], tmp_path / "out")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file is a file: give a folder"):
+        report.report([folders], tmp_path / "file")
+
+
+def test_the_command_prints_the_main_table(folders, tmp_path, capsys):
+    assert cli.main(["report", str(folders), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("TVQA\n\n| strategy") and "81.73 ± 1.13" in printed
+    assert printed.endswith(f"open {tmp_path / 'out' / 'report.html'}\n")
+
+
+def test_other_programs_files_are_not_taken_for_runs(folders, tmp_path):
+    (folders / "bert").mkdir()
+    (folders / "bert" / "config.json").write_text('{"hidden_size": 768}')
+    for inside in ("checkpoints", "features", "finetuned"):
+        shutil.copytree(folders / "probe_random", folders / "random" / inside / "copy")
+    found = collect.collect([folders])
+    assert (len(found.runs), len(found.probes), found.left_out) == (2, 3, [])
+
+
+def test_the_papers_cells_are_the_shared_ones(request):
+    shared = request.getfixturevalue("shared_data").parent / "paper_tables.json"
+    theirs = json.loads(shared.read_text())
+    for table in ("table1", "table2", "table5", "table6"):
+        rows = {row["method"]: row for row in theirs[table]["rows"]}
+        for mine in paper.facts()[table]["rows"]:
+            assert all(rows[mine["method"]][column] == mine[column] for column in ("TVQA", "Social-IQ"))
+    for method in paper.METHODS.values():
+        for table in ("table1", "table2", "table5", "table6"):
+            name = getattr(method, table)
+            assert not name or name in {row["method"] for row in paper.facts()[table]["rows"]}
+
+
+def test_strategies_have_the_papers_names():
+    assert paper.strategy_id(None, None) == "none"
+    assert paper.strategy_id("random", "body") == paper.strategy_id("random", "face") == "random"
+    assert paper.strategy_id("difference", "face") == "difference_face"
+    assert paper.strategy_id("new", "body") == "new" and paper.title("new") == "new"
+    assert paper.cell("new", "tvqa", paper.ACCURACY) is None
+    assert paper.cell("difference_body", "social_iq2", paper.ACCURACY) is None
+    assert paper.cell("clip", "tvqa", paper.ACCURACY) == (73.58, None, "table6")
+    assert tables.dataset_title("somewhere", None) == "somewhere"
+
+
+def test_what_the_probe_writes_is_read(tmp_path):
+    from mmdiff.probing import outcome
+    from mmdiff.training import runs
+
+    names = (collect.CONFIG, collect.SUMMARY, collect.RECORDS, collect.METRICS)
+    assert names == (runs.CONFIG, runs.SUMMARY, runs.RECORDS, runs.METRICS)
+    assert (collect.PROBE, collect.PREDICTIONS, collect.METRICS, collect.VIEWS) == (
+        outcome.RESULT,
+        outcome.QUESTIONS,
+        outcome.METRICS,
+        outcome.PREDICTIONS,
+    )
+    before = json.loads((write_probe(tmp_path / "by_hand", 0.6) / "probe.json").read_text())
+    correct = np.load(tmp_path / "by_hand" / "predictions.npz")["correct"]
+    measured = outcome.Outcome(
+        id=ids(200),
+        answers=np.full(200, 5),
+        train_questions=1600,
+        correct=correct,
+        last_correct=correct.mean(axis=1),
+        epoch=[2, 3, 4],
+        learning_rate=1e-3,
+        grid=[],
+        lines=[{"step": 1, "split": "validation", "seed": 0, "learning_rate": 1e-3, "loss": 1.0, "joint": 0.5}],
+    )
+    outcome.write_outcome(tmp_path / "by_probe", measured, {key: before[key] for key in about(before)})
+    one, other = sorted(collect.collect([tmp_path]).probes, key=lambda probe: probe.name)
+    for name in ("accuracy", "chance", "epoch", "questions", "dataset", "strategy", "coverage", "selection"):
+        assert getattr(one, name) == getattr(other, name)
+    assert np.array_equal(one.correct, other.correct) and joint_by_epoch(other).mean == [0.5]
+
+
+def about(result: dict) -> set[str]:
+    """What `mmdiff probe` says of a probe beside what came out."""
+    wanted = {"checkpoint", "dataset", "protocol", "strategy", "where", "mode", "coverage", "selection", "records"}
+    assert wanted <= result.keys()
+    return wanted
+
+
+def test_a_report_needs_no_jax():
+    code = "import sys, mmdiff.reports.report; print('jax' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
