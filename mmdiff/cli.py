@@ -10,28 +10,63 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from mmdiff.errors import UserError
 
-EXTRA = ("av", "facenet_pytorch", "pysubs2", "scipy", "skimage", "torch", "torchvision", "transformers")
+EXTRA = (
+    "anyascii",
+    "av",
+    "facenet_pytorch",
+    "ftfy",
+    "ijson",
+    "pysubs2",
+    "scipy",
+    "skimage",
+    "torch",
+    "torchvision",
+    "transformers",
+)
 
 
 def preprocess(options: argparse.Namespace, rest: list[str]) -> int:
     from preprocessing.build import preprocess
-    from preprocessing.options import Options
 
     _refuse(rest)
-    summary = preprocess(
-        options.videos,
-        options.out,
-        Options(
-            fps=options.fps,
-            detector=options.detector,
-            segments_per_window=options.segments,
-            validation_share=options.validation_share,
-            workers=options.workers,
-            questions=options.questions,
-        ),
-    )
+    data, chosen = _dataset(options)
+    chosen.fps, chosen.windows, chosen.segments_per_window = options.fps, options.windows, options.segments
+    summary = preprocess(data, options.out, chosen)
     print(summary.describe())
     return 1 if options.strict and summary.problems else 0
+
+
+def check(options: argparse.Namespace, rest: list[str]) -> int:
+    from preprocessing.check import check
+
+    _refuse(rest)
+    data, chosen = _dataset(options)
+    report = check(data, chosen, options.media)
+    if options.json:
+        report.write(options.json)
+    print(report.describe())
+    return 1 if options.strict and report.problems else 0
+
+
+def _dataset(options: argparse.Namespace):
+    """The folder of a dataset, and the options that `preprocess` and `check` share."""
+    from preprocessing.options import Options
+
+    chosen = Options(
+        detector=options.detector,
+        protocol=options.protocol,
+        validation_share=options.validation_share,
+        workers=options.workers,
+        questions=options.questions,
+    )
+    if options.data:
+        chosen.dataset = options.what
+        return options.data, chosen
+    from preprocessing.datasets import DATASETS
+
+    if options.what in DATASETS and not Path(options.what).is_dir():
+        raise UserError(f"{options.what} needs --data, the folder that holds it")
+    return Path(options.what), chosen
 
 
 def pretrain(options: argparse.Namespace, rest: list[str]) -> int:
@@ -43,11 +78,14 @@ def pretrain(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def probe(options: argparse.Namespace, rest: list[str]) -> int:
-    from mmdiff.probing.linear_probe import ProbeConfig, probe
+    from mmdiff.probing.config import ProbeConfig
+    from mmdiff.probing.probe import probe
     from mmdiff.reports.tables import probe_table, to_markdown
     from mmdiff.training.config import parse_config
 
-    result = probe(parse_config(rest, ProbeConfig), options.checkpoint, options.workdir)
+    config = parse_config(rest, ProbeConfig)
+    config.mode = options.mode or config.mode
+    result = probe(config, options.checkpoint, options.workdir)
     print(to_markdown(probe_table([result | {"name": result["strategy"] or Path(options.checkpoint).name}])))
     return 0
 
@@ -59,6 +97,15 @@ def view(options: argparse.Namespace, rest: list[str]) -> int:
     config = parse_config(rest, PretrainConfig)
     strategies = options.strategies.split(",") if options.strategies else [config.masking.strategy]
     print(f"open {view(config, options.out, strategies, options.split, options.clips)}")
+    return 0
+
+
+def report(options: argparse.Namespace, rest: list[str]) -> int:
+    from mmdiff.reports.report import report
+
+    _refuse(rest)
+    written = report(options.runs, options.out)
+    print(f"{written.main_table}\nopen {written.page}")
     return 0
 
 
@@ -90,24 +137,39 @@ def parser() -> argparse.ArgumentParser:
     def with_config(added: argparse.ArgumentParser) -> None:
         added.epilog = "--config FILE[:ARGUMENT] gives the configuration, --config.SECTION.FIELD=VALUE changes it."
 
-    added = verb(preprocess, "detect people in a folder of videos and write records")
-    added.add_argument("videos", type=Path, help="folder of mp4, mkv, webm or avi files, with .srt or .vtt beside them")
+    def with_dataset(added: argparse.ArgumentParser) -> None:
+        added.add_argument("what", help="folder of videos; with --data: tvqa, tvqa_plus, social_iq or social_iq2")
+        added.add_argument("--data", type=Path, help="folder of that dataset, as it was unpacked")
+        added.add_argument("--protocol", default="", help="social_iq: a2 (one right, one wrong answer) or a4")
+        added.add_argument("--detector", default="", help="face_body, mtcnn, hog, human, or your own module:Class")
+        added.add_argument("--questions", type=Path, help="questions.jsonl, if it is not in the folder of videos")
+        added.add_argument("--validation-share", type=float, default=0.25, help="share of a folder's videos")
+        added.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+        added.add_argument("--strict", action="store_true", help="exit with 1 if anything had a problem")
+
+    added = verb(check, "say what a dataset's folder holds and what it lacks, before any long work")
+    with_dataset(added)
+    added.add_argument("--no-media", dest="media", action="store_false", help="do not open videos, images and sound")
+    added.add_argument("--json", type=Path, help="file for all that was found, machine-readable")
+
+    added = verb(preprocess, "detect people in the clips of a dataset, or of a folder of videos, and write records")
+    with_dataset(added)
     added.add_argument("out", type=Path, help="folder for the records")
-    added.add_argument("--fps", type=float, default=3.0, help="frames per second to look for people in")
-    added.add_argument("--detector", default="face_body", help="face_body, mtcnn, hog, or your own module:Class")
+    added.add_argument("--fps", type=float, default=3.0, help="frames per second of video to look for people in")
     added.add_argument("--segments", type=int, default=7, help="segments of 4.6667 s in a window")
-    added.add_argument("--validation-share", type=float, default=0.25, help="share of the videos kept for validation")
-    added.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
-    added.add_argument("--questions", type=Path, help="questions.jsonl, if it is not in the folder of videos")
-    added.add_argument("--strict", action="store_true", help="exit with 1 if any file had a problem")
+    added.add_argument(
+        "--windows", default="", help="tiles: one after another; spans: around what is asked about; grid: spans, moved so "
+        "that they share frames"
+    )  # fmt: skip
 
     added = verb(pretrain, "continue pretraining on records")
     added.add_argument("--workdir", type=Path, required=True, help="folder of the run; a killed run goes on there")
     with_config(added)
 
-    added = verb(probe, "train linear heads on a frozen model and score them")
+    added = verb(probe, "train linear heads on a frozen model, or the whole model, on questions and score it")
     added.add_argument("--checkpoint", type=Path, required=True, help="folder of a run, or a checkpoint file")
     added.add_argument("--workdir", type=Path, required=True, help="folder for features and probe.json")
+    added.add_argument("--mode", choices=("linear", "finetune"), help="what trains; the configuration's if absent")
     with_config(added)
 
     added = verb(view, "show what masking hides of real records")
@@ -116,6 +178,10 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--split", default="train")
     added.add_argument("--clips", type=int, default=6, choices=range(1, 101), metavar="1..100")
     with_config(added)
+
+    added = verb(report, "tables of runs and probes beside the paper's, with tests, curves and sources")
+    added.add_argument("runs", type=Path, nargs="+", help="folders of pretrain and of probe, or folders above them")
+    added.add_argument("--out", type=Path, required=True, help="folder for report.html, .md, .tex and .json")
 
     added = verb(demo, "run the whole path on small real pixels and write a report")
     added.add_argument("out", type=Path, help="folder for everything it makes")

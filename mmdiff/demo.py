@@ -22,7 +22,8 @@ from mmdiff.data.tokenizer import Tokenizer, train_tokenizer
 from mmdiff.data.video_examples import decode_frame
 from mmdiff.errors import UserError
 from mmdiff.models.pretrained import save_safetensors
-from mmdiff.probing.linear_probe import LinearProbeConfig, ProbeConfig, probe
+from mmdiff.probing.config import ProbeConfig
+from mmdiff.probing.probe import probe
 from mmdiff.reports.mask_pictures import mask_sheets
 from mmdiff.reports.page import Section, encode_png, write_report
 from mmdiff.reports.plots import loss_curves
@@ -135,7 +136,7 @@ def demo(out: str | Path, videos: str | Path | None = None) -> Path:
         candidates = {"no continued pretraining": initial} | {name: out / "runs" / name for name in STRATEGIES}
         for name, checkpoint in candidates.items():
             settings = configs["random"] if checkpoint == initial else ProbeConfig()
-            asked = ProbeConfig(settings.data, settings.model, LinearProbeConfig())
+            asked = ProbeConfig(data=settings.data, model=settings.model)
             try:
                 probes.append(probe(asked, checkpoint, out / "probes" / name) | {"name": name})
             except UserError as error:

@@ -27,6 +27,7 @@ class DataConfig:
     augment: bool = True  # enlarge by up to 10% and crop at random, in training only
     crop_boxes_with_frame: bool = True  # (*) off: boxes are cropped by a draw of their own, up to 10% astray
     include_answers: bool = False  # feed questions with their right answers, as the official code did: labels leak
+    clip_question_span: bool = True  # (*) off: the span asked about may lie outside 0 to 100 percent of its window
     threads: int = 4  # that decode images
 
     def validate(self) -> None:
@@ -63,13 +64,13 @@ class VideoBatch(NamedTuple):
 class BoxRule:
     """Which boxes make patches that may be hidden: the host's share of a masking configuration."""
 
-    weight: Callable[[str], float]  # of a label
+    weight: Callable[[str, str], float]  # of a label and the part of a person, or "object", that it is of
     where: str  # body or face
     min_coverage: float
     fallback_without: str  # "where", or "body": without any body box no box counts
 
 
-NO_BOXES = BoxRule(weight=lambda label: 0.0, where="body", min_coverage=0.0, fallback_without="where")
+NO_BOXES = BoxRule(weight=lambda label, part: 0.0, where="body", min_coverage=0.0, fallback_without="where")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +118,17 @@ def window_id(record: str, window: int) -> int:
     return zlib.crc32(f"{record}#{window}".encode())
 
 
+def window_segments(record: Record, window: int, longest: int) -> slice:
+    """The segments of a window. Raises RecordError where they are more than the `longest` that the model reads."""
+    first, count = (int(x) for x in record.windows[window])
+    if count > longest:
+        raise RecordError(
+            f"record {record.id!r} has windows of {count} segments and the model reads {longest}: set "
+            f"--config.data.segments={count}, or preprocess again with --segments {longest}"
+        )
+    return slice(first, first + count)
+
+
 def video_example(
     record: Record,
     window: int,
@@ -131,13 +143,8 @@ def video_example(
 
     Raises RecordError where the window has more segments than the configuration.
     """
-    first, count = (int(x) for x in record.windows[window])
-    if count > config.segments:
-        raise RecordError(
-            f"record {record.id!r} has windows of {count} segments and the model reads {config.segments}: set "
-            f"--config.data.segments={count}, or preprocess again with --segments {config.segments}"
-        )
-    segments = slice(first, first + count)
+    segments = window_segments(record, window, config.segments)
+    count = segments.stop - segments.start
     wanted = (grid[0] * patch_size, grid[1] * patch_size)
     patches = grid[0] * grid[1]
     frames = np.zeros((config.segments, *wanted, 3), np.uint8)
@@ -147,8 +154,8 @@ def video_example(
     patch_valid = np.zeros((config.segments, patches), bool)
 
     boxes = record.boxes
-    box_weight = np.array([rule.weight(label) for label in boxes.label], np.float32)
-    is_part = np.array([part == rule.where for part in boxes.part], bool)
+    box_weight = np.array(list(map(rule.weight, boxes.label, boxes.part)), np.float32)
+    is_part = np.array([part in (rule.where, "object") for part in boxes.part], bool)
     if rule.fallback_without == "body" and "body" not in boxes.part:
         is_part[:] = False
     crop = box_crop = None
@@ -179,7 +186,7 @@ def video_example(
     if config.include_answers and answers:
         # One of the window's questions; the first where nothing is drawn.
         question = answers[int(rng.integers(len(answers))) if rng is not None else 0]
-        prefix = question_tokens(record, question, tokenizer) + tokenizer.encode(
+        prefix = question_tokens(record, question, tokenizer, config.clip_question_span) + tokenizer.encode(
             f"answer: {question.answers[question.label]}"
         )
     has_audio = record.segments.has_audio[segments]
@@ -209,17 +216,25 @@ def _patches_within(real: tuple[int, int], grid: tuple[int, int], patch_size: in
     return (rows[:, None] & columns[None, :]).reshape(-1)
 
 
-def question_tokens(record: Record, question: Question, tokenizer: Tokenizer) -> list[int]:
-    """ "<start> to <end>" START question: the span asked about, in percent of the window."""
+def question_tokens(record: Record, question: Question, tokenizer: Tokenizer, clip_span: bool) -> list[int]:
+    """ "<start> to <end>" START question: the span asked about, in percent of the window, clipped to 0..100 or not."""
     first, count = (int(x) for x in record.windows[question.window])
     begin, end = record.segments.start[first], record.segments.end[first + count - 1]
-    share = [int(100 * min(max((time - begin) / (end - begin), 0), 1)) for time in (question.start, question.end)]
-    return [*tokenizer.encode(f"{share[0]} to {share[1]}"), START, *tokenizer.encode(question.text)]
+    share = [(time - begin) / (end - begin) for time in (question.start, question.end)]
+    if clip_span:
+        share = [min(max(x, 0), 1) for x in share]
+    return [
+        *tokenizer.encode(f"{int(100 * share[0])} to {int(100 * share[1])}"),
+        START,
+        *tokenizer.encode(question.text),
+    ]
 
 
-def candidate_tokens(record: Record, question: Question, answer: str, tokenizer: Tokenizer) -> list[int]:
+def candidate_tokens(
+    record: Record, question: Question, answer: str, tokenizer: Tokenizer, clip_span: bool
+) -> list[int]:
     """The question, one candidate answer, and the MASK whose representation is scored."""
-    return [*question_tokens(record, question, tokenizer), *tokenizer.encode(f"answer: {answer}"), MASK]
+    return [*question_tokens(record, question, tokenizer, clip_span), *tokenizer.encode(f"answer: {answer}"), MASK]
 
 
 def text_sequence(

@@ -5,14 +5,30 @@ representation at the MASK behind the candidate is projected to one number, and 
 candidates go through a softmax (the official `finetune/tvqa` code; arXiv 2305.14577, section 4.1).
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key
 
+from mmdiff.data.question_examples import AnswerTokens, QuestionBatch
 from mmdiff.data.tokenizer import MASK
-from mmdiff.models.reserve import MerlotReserve
+from mmdiff.models.reserve import MerlotReserve, patchify
+from mmdiff.objectives.masked_video import model_mels
+
+PREDICTIONS = ("audio", "text", "joint")  # from the audio view, from the subtitle view, and of both together
+PROJECTION_SCALE, OFFICIAL_SEED = 0.01, 123456
+UNUSED = ("head", "span_encoder")  # modules that no answer depends on
+
+
+@dataclasses.dataclass
+class QuestionConfig:
+    """How a model is asked. `official_code` changes the marked fields (*)."""
+
+    attend_to_padding: bool = False  # (*) the joint encoder sees padded frames
+    fixed_projection: bool = False  # (*) every seed starts from the official code's projection
 
 
 class Windows(NamedTuple):
@@ -79,9 +95,21 @@ def candidate_features(
     return jnp.stack([from_audio, from_text], axis=1)
 
 
+def first_projection(width: int, seed: int, config: QuestionConfig) -> np.ndarray:
+    """Where a seed's projection starts: float32 [d, 1]."""
+    # The legacy generator: the official code's numbers, whatever NumPy's newer ones become.
+    draw = np.random.RandomState(OFFICIAL_SEED if config.fixed_projection else seed)
+    return (draw.randn(width, 1) * PROJECTION_SCALE).astype(np.float32)
+
+
 def answer_scores(kernel: Float[Array, "d 1"], features: Float[Array, "q a 2 d"]) -> Float[Array, "q 2 a"]:
     """One linear projection without bias, the same for audio and text, in float32."""
-    return jnp.einsum("qamd,do->qma", features.astype(jnp.float32), kernel)
+    return jnp.moveaxis(project(kernel, features), 1, 2)
+
+
+def project(kernel: Float[Array, "d 1"], features: Float[Array, "*n d"]) -> Float[Array, "*n"]:
+    """Features as numbers, in float32 wherever it runs: an accelerator would round to bfloat16 unasked."""
+    return jnp.einsum("...d,do->...", features.astype(jnp.float32), kernel, precision=jax.lax.Precision.HIGHEST)
 
 
 def answer_loss(
@@ -99,3 +127,64 @@ def answer_correct(
     probability = jax.nn.softmax(jnp.where(offered[:, None], scores, -jnp.inf))
     both = jnp.concatenate([probability, probability.sum(axis=1, keepdims=True)], axis=1)
     return jnp.argmax(both, axis=2) == label[:, None]
+
+
+def question_loss(
+    scores: Float[Array, "q 2 a"], label: Int[Array, " q"], offered: Bool[Array, "q a"]
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """The mean loss, and it with the shares right, of the questions that offer anything."""
+    asked = offered.any(axis=1)
+    # An empty example has an answer too: a softmax among none would be no number.
+    offered = offered | ~asked[:, None]
+    share = asked / jnp.maximum(asked.sum(), 1)
+    loss = (answer_loss(scores, label, offered).sum(axis=1) * share).sum()
+    right = (answer_correct(scores, label, offered) * share[:, None]).sum(axis=0)
+    return loss, {"loss": loss} | dict(zip(PREDICTIONS, right, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class QuestionAnswering:
+    """The objective of finetuning: what the training loop asks for a loss. `params` has the projection as `proj`."""
+
+    model: MerlotReserve
+    config: QuestionConfig
+
+    def __call__(
+        self, params: dict, batch: QuestionBatch, key: Key[Array, ""], step: Int[Array, ""]
+    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """The loss, and scalar metrics that are averages over the questions of the batch. Nothing is drawn."""
+        return question_loss(self.scores(params, batch), batch.label, batch.offered)
+
+    def scores(self, params: dict, batch: QuestionBatch) -> Float[Array, "b 2 a"]:
+        """One number for each candidate, from audio and from text."""
+        frames = batch.frames.astype(jnp.float32) / 255 * batch.frame_valid[..., None, None, None]
+        mels = model_mels(batch.mels, batch.mel_scale[:, None, None, None, None])
+        attended = jnp.ones_like(batch.frame_valid) if self.config.attend_to_padding else batch.frame_valid
+        patches = patchify(frames, self.model.config.patch_size)
+        return self.scores_of_clips(
+            params, patches, mels.reshape(mels.shape[0], -1, *mels.shape[3:]), attended, batch.answers
+        )
+
+    def scores_of_clips(
+        self,
+        params: dict,
+        patches: Float[Array, "b s p c"],
+        mels: Float[Array, "b n t f"],
+        attended: Bool[Array, "b s"],
+        answers: AnswerTokens,
+    ) -> Float[Array, "b 2 a"]:
+        """The same, of windows as the model reads them."""
+        questions, slots = answers.text_tokens.shape[:2]
+        windows = encode_windows(self.model, params, patches, mels, attended)
+        rows = AnswerTokens(*(x.reshape(questions * slots, -1) for x in answers))
+        candidates = Candidates(jnp.repeat(jnp.arange(questions), slots), *rows)
+        features = candidate_features(self.model, params, windows, candidates)
+        return answer_scores(params["proj"]["kernel"], features.reshape(questions, slots, 2, -1))
+
+    def correct(self, params: dict, batch: QuestionBatch) -> Bool[Array, "b 3"]:
+        """Whether each question is answered right, from audio, from text and from both."""
+        return answer_correct(self.scores(params, batch), batch.label, batch.offered)
+
+    def examples(self, batch: QuestionBatch) -> Int[Array, ""]:
+        """How many questions of a batch are real: the last one of an evaluation is filled up with empty ones."""
+        return batch.offered.any(axis=1).sum()

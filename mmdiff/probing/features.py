@@ -1,158 +1,238 @@
-"""A frozen model and records in, the features of every candidate answer out: computed once and kept on disk."""
+"""A frozen model and records in, the features of every candidate answer out: computed once and kept on disk.
+
+Nothing is encoded twice: a frame or a piece of audio that several windows of a record look at is encoded once, and so
+is a candidate that several questions offer. Records are worked off in shards, each written whole: a pass that was
+killed goes on at the first shard that is missing.
+"""
 
 import dataclasses
 import functools
 import hashlib
 import json
 import logging
+import resource
+import sys
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from mmdiff.data.loader import stack
-from mmdiff.data.records import RecordError, decode, read_split
+from mmdiff.data.question_examples import no_questions
+from mmdiff.data.records import Record, decode, read_split
 from mmdiff.data.records import digest as records_digest
 from mmdiff.data.tokenizer import Tokenizer
-from mmdiff.data.video_examples import (
-    NO_BOXES,
-    DataConfig,
-    audio_sequence,
-    candidate_tokens,
-    text_sequence,
-    video_example,
-)
-from mmdiff.models.reserve import MerlotReserve, ReserveConfig
-from mmdiff.objectives.masked_video import to_clips
-from mmdiff.objectives.question_answering import Candidates, Windows, candidate_features, encode_windows
+from mmdiff.data.video_examples import DataConfig
+from mmdiff.models.reserve import ReserveConfig
+from mmdiff.objectives.question_answering import QuestionConfig
+from mmdiff.probing.distinct import COUNTS, Distinct
+from mmdiff.probing.encoder import PLACES_PER_BANK, Encoder
 from mmdiff.whole_files import whole
 
-WINDOWS_AT_ONCE = 4
-CANDIDATES_AT_ONCE = 32
+RECORDS_PER_SHARD = 64
 
 log_line = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class QuestionFeatures:
-    """`q` questions with `a` slots for answers, from audio and from text."""
+    """`q` questions with `a` slots for answers, and the features of their `n` distinct candidates."""
 
-    features: np.ndarray  # float16 [q, a, 2, d]
-    offered: np.ndarray  # bool [q, a]
-    label: np.ndarray  # int [q]
+    rows: np.ndarray  # float16 [n, 2, d], from audio and from text
+    candidates: np.ndarray  # int32 [q, a], the row of each answer; -1 where no answer is offered
+    label: np.ndarray  # int32 [q]
     id: np.ndarray  # str [q]
+    group: np.ndarray  # str [q], the record each question is about
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def chosen(self, questions: np.ndarray) -> "QuestionFeatures":
+        """Some of the questions; their rows stay where they are."""
+        return dataclasses.replace(
+            self, **{name: getattr(self, name)[questions] for name in ("candidates", "label", "id", "group")}
+        )
 
 
-def fingerprint(checkpoint: Path, records: str, tokenizer: Path, data: DataConfig, model: ReserveConfig) -> str:
-    """A name for features that changes with anything they depend on."""
+class Shard(NamedTuple):
+    """The features of some records, and what they took."""
+
+    features: QuestionFeatures
+    counts: dict[str, int]
+
+
+def fingerprint(checkpoint: Path, records: str, tokenizer: Path, *settings) -> str:
+    """A name for what is computed from these, that changes with any of them: files by content, settings as JSON."""
     digest = hashlib.sha256()
     with checkpoint.open("rb") as file:
         while block := file.read(1 << 24):
             digest.update(block)
     digest.update(tokenizer.read_bytes())
     digest.update(records_digest(records).encode())
-    digest.update(json.dumps([data.segments, data.text_length, dataclasses.astuple(model)]).encode())
+    digest.update(json.dumps(settings).encode())
     return digest.hexdigest()[:16]
+
+
+def what_features_depend_on(data: DataConfig, questions: QuestionConfig, model: ReserveConfig) -> tuple:
+    """The settings that enter the fingerprint of features."""
+    return (
+        data.segments,
+        data.text_length,
+        data.clip_question_span,
+        questions.attend_to_padding,
+        dataclasses.astuple(dataclasses.replace(model, remat=())),
+    )
+
+
+def make_shard(records: Iterable[Record], encoder: Encoder, gather: Callable[[], Distinct], width: int) -> Shard:
+    """The features of the labelled questions of some records, in order."""
+    parts, counts = [], dict.fromkeys(COUNTS, 0)
+
+    def work_off(pending: Distinct) -> None:
+        for name in COUNTS:
+            counts[name] += pending.counts[name]
+        if pending.rows:
+            frames, segments = encoder.frames(pending.frames()), encoder.segments(pending.segments)
+            parts.append((encoder.candidates(frames, segments, pending.rows), pending.asked))
+
+    pending = gather()
+    for record in records:
+        pending.add(record)
+        if len(pending) > PLACES_PER_BANK // 2:  # another record might not fit into the same bank
+            work_off(pending)
+            pending = gather()
+    work_off(pending)
+    asked = [row for _, part in parts for row in part]
+    starts = np.cumsum([0, *(len(found) for found, _ in parts)])
+    first = [int(start) for start, (_, part) in zip(starts, parts, strict=False) for _ in part]
+    candidates = np.full((len(asked), max((len(places) for places, *_ in asked), default=0)), -1, np.int32)
+    for i, (places, *_) in enumerate(asked):
+        candidates[i, : len(places)] = np.array(places) + first[i]
+    return Shard(
+        QuestionFeatures(
+            rows=np.concatenate([found for found, _ in parts]) if parts else np.zeros((0, 2, width), np.float16),
+            candidates=candidates,
+            label=np.array([label for _, label, _, _ in asked], np.int32),
+            id=np.array([name for _, _, name, _ in asked], str),
+            group=np.array([record for *_, record in asked], str),
+        ),
+        counts,
+    )
+
+
+def write_shard(path: Path, shard: Shard) -> None:
+    """One npz file, whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, **dataclasses.asdict(shard.features), **{name: np.int64(n) for name, n in shard.counts.items()})
+
+
+def read_shard(path: Path, width: int) -> Shard | None:
+    """A shard as it was written; None where there is none, or where what is there is not one."""
+    if not path.exists():
+        return None
+    fields = [field.name for field in dataclasses.fields(QuestionFeatures)]
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            found = QuestionFeatures(**{name: stored[name] for name in fields})
+            shard = Shard(found, {name: int(stored[name]) for name in COUNTS})
+        offered = found.candidates[found.candidates >= 0]
+        sound = (
+            found.rows.dtype == np.float16
+            and found.rows.shape[1:] == (2, width)
+            and found.candidates.ndim == 2
+            and len({len(getattr(found, name)) for name in fields if name != "rows"}) == 1
+            and (offered < len(found.rows)).all()
+        )
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error):
+        sound = False
+    if not sound:
+        log_line.warning("%s is no whole shard of features: it is computed again", path)
+        return None
+    return shard
+
+
+def joined(shards: list[Shard]) -> QuestionFeatures:
+    """The features of all shards as one."""
+    slots = max(shard.features.candidates.shape[1] for shard in shards)
+    candidates, first = [], 0
+    for shard in shards:
+        local = shard.features.candidates
+        wide = np.full((len(local), slots), -1, np.int32)
+        wide[:, : local.shape[1]] = np.where(local >= 0, local + first, -1)
+        candidates.append(wide)
+        first += len(shard.features.rows)
+    rest = {
+        name: np.concatenate([getattr(shard.features, name) for shard in shards])
+        for name in ("rows", "label", "id", "group")
+    }
+    return QuestionFeatures(candidates=np.concatenate(candidates), **rest)
 
 
 def compute_features(
     folder: Path,
-    name: str,
     split: str,
-    model: MerlotReserve,
-    params: dict,
+    encoder: Encoder,
     data: DataConfig,
+    questions: QuestionConfig,
     tokenizer: Tokenizer,
     progress_bar: bool = True,
-) -> QuestionFeatures:
-    """The features of a split's labelled questions, from `folder/name-split.npz` if they are there.
+) -> tuple[QuestionFeatures, dict]:
+    """The features of a split's labelled questions, and what the pass over it took.
 
-    Frames and audio of a window are encoded once and shared by its candidates. Raises RecordError where the split
-    has no labelled question.
+    `folder` belongs to these features alone (it is named by their fingerprint); shards that lie there are not
+    computed again. Raises RecordError where the split has no labelled question.
     """
-    path = folder / f"{name}-{split}.npz"
-    if path.exists():
-        with np.load(path, allow_pickle=False) as stored:
-            log_line.info("features of %s from %s", split, path)
-            return QuestionFeatures(**stored)
     source = read_split(data.records, split)
-    frame = (model.config.image_grid, model.config.patch_size)
-    found, labels, ids = [], [], []
-    pending: list[tuple] = []  # (example, [(question, candidate rows)])
-
-    def flush():
-        while len(pending) < WINDOWS_AT_ONCE:
-            pending.append((jax.tree.map(np.zeros_like, pending[0][0]), []))
-        batch = stack([example for example, _ in pending])
-        windows = _encode(model, params, batch)
-        rows = [row._replace(window=np.int32(w)) for w, (_, asked) in enumerate(pending) for _, q in asked for row in q]
-        vectors = _ask_all(model, params, windows, rows)
-        for _, asked in pending:
-            for question, candidates in asked:
-                found.append(np.asarray(vectors[: len(candidates)], np.float16))
-                vectors = vectors[len(candidates) :]
-                labels.append(question.label)
-                ids.append(question.id)
-        pending.clear()
-
-    for index in tqdm(range(len(source)), desc=f"features of {split}", unit="record", disable=not progress_bar):
-        record = decode(source[index])
-        for window in range(len(record.windows)):
-            questions = [q for q in record.questions if q.window == window and q.label >= 0]
-            if not questions:
-                continue
-            first, count = (int(x) for x in record.windows[window])
-            subtitles = record.segments.subtitle[first : first + count]
-            has_audio = record.segments.has_audio[first : first + count]
-            asked = []
-            for question in questions:
-                prefixes = [candidate_tokens(record, question, answer, tokenizer) for answer in question.answers]
-                rows = [
-                    Candidates(
-                        np.int32(0),
-                        *text_sequence(prefix, subtitles, data.text_length, tokenizer),
-                        *audio_sequence(prefix, has_audio, data.text_length),
-                    )
-                    for prefix in prefixes
-                ]
-                asked.append((question, rows))
-            pending.append((video_example(record, window, data, *frame, NO_BOXES, tokenizer, None), asked))
-            if len(pending) == WINDOWS_AT_ONCE:
-                flush()
-    if pending:
-        flush()
-    if not found:
-        raise RecordError(
-            f"{data.records} has no question with a known answer in its {split} split: put a questions.jsonl beside "
-            "the videos and run `mmdiff preprocess` again"
-        )
-    slots = max(len(rows) for rows in found)
-    features = np.zeros((len(found), slots, *found[0].shape[1:]), np.float16)
-    offered = np.zeros((len(found), slots), bool)
-    for i, rows in enumerate(found):
-        features[i, : len(rows)], offered[i, : len(rows)] = rows, True
-    result = QuestionFeatures(features, offered, np.array(labels, np.int32), np.array(ids))
-    folder.mkdir(parents=True, exist_ok=True)
-    with whole(path) as unfinished, unfinished.open("wb") as file:
-        np.savez(file, **dataclasses.asdict(result))
-    return result
+    width = encoder.model.config.hidden_size
+    starts = range(0, len(source), RECORDS_PER_SHARD)
+    shards, computed, seconds = [], 0, 0.0
+    with (
+        ThreadPoolExecutor(data.threads) as decoders,
+        tqdm(total=len(source), desc=f"features of {split}", unit="record", disable=not progress_bar) as bar,
+    ):
+        for number, start in enumerate(starts):
+            path = folder / f"{split}-{number:05d}-of-{len(starts):05d}.npz"
+            indices = range(start, min(start + RECORDS_PER_SHARD, len(source)))
+            shard = read_shard(path, width)
+            if shard is None:
+                begun = time.perf_counter()
+                records = (decode(source[index]) for index in indices)
+                gather = functools.partial(Distinct, data, questions, encoder.model.config, tokenizer, decoders)
+                shard = make_shard(records, encoder, gather, width)
+                write_shard(path, shard)
+                seconds += time.perf_counter() - begun
+                computed += len(shard.features)
+            shards.append(shard)
+            bar.update(len(indices))
+    features = joined(shards)
+    if not len(features):
+        raise no_questions(data.records, split)
+    log_line.info("features of %s: %d of %d questions from %s", split, len(features) - computed, len(features), folder)
+    took = {
+        "questions": len(features),
+        "candidates": int((features.candidates >= 0).sum()),
+        "distinct_candidates": len(features.rows),
+        **{name: sum(shard.counts[name] for shard in shards) for name in COUNTS},
+        "computed_questions": computed,  # the others were there already
+        "seconds": seconds,
+        "questions_per_second": computed / seconds if computed else None,
+    }
+    return features, took
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _encode(model: MerlotReserve, params: dict, batch) -> Windows:
-    clips = to_clips(batch, model.config.patch_size, attend_to_padding=False)
-    return encode_windows(model, params, clips.patches, clips.mels, clips.attended)
-
-
-_ask = functools.partial(jax.jit, static_argnums=0)(candidate_features)
-
-
-def _ask_all(model: MerlotReserve, params: dict, windows: Windows, rows: list[Candidates]) -> np.ndarray:
-    """Features of all rows, a fixed number at once so that one program serves them all."""
-    out = []
-    for start in range(0, len(rows), CANDIDATES_AT_ONCE):
-        part = rows[start : start + CANDIDATES_AT_ONCE]
-        filled = part + [part[-1]] * (CANDIDATES_AT_ONCE - len(part))
-        out.append(np.asarray(_ask(model, params, windows, stack(filled)).astype("float32"))[: len(part)])
-    return np.concatenate(out)
+def peak_memory() -> dict:
+    """The most bytes this process ever held, and each of its devices that keeps count."""
+    # Kilobytes on Linux, bytes on a Mac.
+    unit = 1 if sys.platform == "darwin" else 1024
+    on_devices = [device.memory_stats() or {} for device in jax.local_devices()]
+    return {
+        "host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "devices": [stats["peak_bytes_in_use"] for stats in on_devices if "peak_bytes_in_use" in stats],
+    }

@@ -1,8 +1,7 @@
-"""Features of questions in, the accuracy of linear heads, one per seed, out: `mmdiff probe`."""
+"""Features of questions in, linear heads out: for several seeds and learning rates at once, from the cache alone."""
 
 import dataclasses
-import json
-from pathlib import Path
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -10,27 +9,43 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from mmdiff.data.tokenizer import Tokenizer
-from mmdiff.data.video_examples import DataConfig
-from mmdiff.models.reserve import MerlotReserve
-from mmdiff.objectives.question_answering import answer_correct, answer_loss, answer_scores
-from mmdiff.probing.features import QuestionFeatures, compute_features, fingerprint
-from mmdiff.training import runs
-from mmdiff.training.config import ConfigError, ModelConfig, validate
-from mmdiff.whole_files import write_whole
+from mmdiff.errors import UserError
+from mmdiff.objectives.question_answering import (
+    PREDICTIONS,
+    QuestionConfig,
+    answer_correct,
+    answer_loss,
+    answer_scores,
+    first_projection,
+    project,
+)
+from mmdiff.probing.features import QuestionFeatures
+from mmdiff.probing.outcome import Outcome
 
-PREDICTIONS = ("audio", "text", "joint")
-RESULT, FEATURES = "probe.json", "features"
+JOINT = PREDICTIONS.index("joint")
+
+
+class SelectionError(UserError):
+    """There are too few records to hold some of them out."""
 
 
 @dataclasses.dataclass
 class LinearProbeConfig:
-    """How the heads are trained. The encoders are frozen: only a [d, 1] projection learns."""
+    """How the heads are trained. The encoders are frozen: only a [d, 1] projection learns.
+
+    `select_on` says on what the epoch and the learning rate are chosen. `validation` is the paper's and the official
+    code's way: on the very questions whose accuracy is then reported, which is optimistic. `train` holds out
+    `held_out` of the training records for it, all questions of a record together, and never looks at the validation
+    questions before they are scored.
+    """
 
     seeds: int = 5
-    epochs: int = 50
+    epochs: int = 20  # at most
     batch_size: int = 32
-    learning_rate: float = 1e-3
+    learning_rates: tuple[float, ...] = (1e-4, 1e-3, 1e-2)  # the one with the best mean over seeds is reported
+    patience: int = 5  # stop after the epoch that is this many + 1 in a row without improvement; 0 never stops
+    select_on: str = "validation"
+    held_out: float = 0.1
     decay: float = 0.0
 
     def validate(self) -> None:
@@ -38,106 +53,154 @@ class LinearProbeConfig:
         for name in ("seeds", "epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"probe.{name}={getattr(self, name)} must be at least 1")
+        if self.patience < 0:
+            raise ValueError(f"probe.patience={self.patience} must not be negative")
+        if not self.learning_rates or min(self.learning_rates) <= 0:
+            raise ValueError(f"probe.learning_rates={self.learning_rates} must be positive numbers, at least one")
+        if self.select_on not in ("validation", "train"):
+            raise ValueError(f"probe.select_on={self.select_on!r} is unknown; known: validation, train")
+        if not 0 < self.held_out < 1:
+            raise ValueError(f"probe.held_out={self.held_out} must lie between 0 and 1")
 
 
-@dataclasses.dataclass
-class ProbeConfig:
-    """One probe. `data` and `model` are read for a checkpoint that is a file; a run's folder knows its own."""
+def hold_out(features: QuestionFeatures, share: float) -> tuple[QuestionFeatures, QuestionFeatures]:
+    """The questions of most records, and those of a share of the records, the same whatever their order.
 
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    probe: LinearProbeConfig = dataclasses.field(default_factory=LinearProbeConfig)
-
-
-def probe(config: ProbeConfig, checkpoint: str | Path, workdir: str | Path, progress_bar: bool = True) -> dict:
-    """Trains `probe.seeds` linear heads on the train split and scores them on the validation split.
-
-    `checkpoint` is the folder of a run of `mmdiff pretrain`, whose model and data settings are then used (another
-    `data.records` may be given), or a checkpoint file. `workdir` gets the features and `probe.json`, which is also
-    returned: accuracies of the last epoch from audio, text and both, per seed.
-
-    Raises ConfigError, CheckpointError, RecordError, TokenizerError or RunError, each one sentence for the user.
+    Raises SelectionError where one side would have none.
     """
-    checkpoint, workdir = Path(checkpoint), Path(workdir)
-    data, model_config = dataclasses.replace(config.data), dataclasses.replace(config.model)
-    strategy = None
-    if checkpoint.is_dir():
-        if dataclasses.replace(config.data, records="") != DataConfig() or config.model != ModelConfig():
-            raise ConfigError(f"the run in {checkpoint} knows its data and model: only data.records can be changed")
-        stored = runs.read_config(checkpoint)
-        data = DataConfig(**stored["data"] | {"tokenizer": str(checkpoint / runs.TOKENIZER)})
-        data.records = config.data.records or data.records
-        model_config = ModelConfig(**stored["model"] | {"remat": ()})  # nothing is trained through the encoders
-        strategy = stored["masking"]["strategy"]
-    model_config.checkpoint = str(checkpoint)
-    validate(ProbeConfig(data, model_config, config.probe))
-    _claim(workdir, checkpoint)
-    tokenizer = Tokenizer(data.tokenizer)
-    sizes, params = runs.build_model(model_config, tokenizer, jax.random.key(0))
-    file = runs.checkpoint_file(checkpoint)
-    name = fingerprint(file, data.records, Path(data.tokenizer), data, sizes)
-    train, validation = (
-        compute_features(workdir / FEATURES, name, split, MerlotReserve(sizes), params, data, tokenizer, progress_bar)
-        for split in ("train", "validation")
-    )
-    accuracy = train_heads(train, validation, config.probe)
-    result = {
-        "checkpoint": str(checkpoint.resolve()),
-        "strategy": strategy,
-        "mode": "linear",
-        "questions": len(validation.label),
-        "train_questions": len(train.label),
-        "chance": float((1 / validation.offered.sum(axis=1)).mean()),
-        "accuracy": {name: [float(x) for x in accuracy[:, i]] for i, name in enumerate(PREDICTIONS)},
-        "features": name,
-        "config": dataclasses.asdict(config.probe),
-    }
-    write_whole(workdir / RESULT, (json.dumps(result, indent=2) + "\n").encode())
-    return result
+    groups = sorted(set(features.group.tolist()), key=lambda group: (zlib.crc32(group.encode()), group))
+    if len(groups) < 2:
+        raise SelectionError(
+            "probe.select_on=train holds training records out, and there is only one with questions: "
+            "give --config.probe.select_on=validation"
+        )
+    held = np.isin(features.group, groups[: min(max(round(share * len(groups)), 1), len(groups) - 1)])
+    return features.chosen(~held), features.chosen(held)
 
 
-def _claim(workdir: Path, checkpoint: Path) -> None:
-    """Raises RunError where the folder holds anything but an earlier probe of this checkpoint."""
-    if (workdir / RESULT).exists():
-        before = json.loads((workdir / RESULT).read_text(encoding="utf-8"))["checkpoint"]
-        if before != str(checkpoint.resolve()):
-            raise runs.RunError(f"{workdir} holds a probe of {before}: give another --workdir")
-    elif workdir.exists() and {path.name for path in workdir.iterdir()} - {FEATURES}:
-        raise runs.RunError(f"{workdir} is not empty and holds no probe: give a new folder as --workdir")
+def stopping(accuracy: Float[np.ndarray, " e"], patience: int) -> tuple[int, int]:
+    """The best epoch (of equals the first) and the last that ran, from 0: the rule of `training.checkpoints.Progress`."""
+    best = 0
+    for epoch in range(len(accuracy)):
+        if accuracy[epoch] > accuracy[best]:
+            best = epoch
+        if 0 < patience < epoch - best:
+            return best, epoch
+    return best, len(accuracy) - 1
 
 
 def train_heads(
-    train: QuestionFeatures, validation: QuestionFeatures, config: LinearProbeConfig
-) -> Float[np.ndarray, "seeds 3"]:
-    """Accuracy on the validation questions after the last epoch, for heads that differ in start and order."""
-    count = len(train.label)
+    train: QuestionFeatures, validation: QuestionFeatures, config: LinearProbeConfig, questions: QuestionConfig
+) -> Outcome:
+    """Trains every seed with every learning rate, chooses a learning rate for all seeds and an epoch for each.
+
+    All lanes run to the end together; a lane that early stopping would have ended is read up to there.
+    """
+    if config.select_on == "train":
+        train, selection = hold_out(train, config.held_out)
+        history = _train_lanes(train, {"validation": validation, "selection": selection}, config, questions)
+    else:
+        history = _train_lanes(train, {"validation": validation}, config, questions)
+        history["selection"] = history["validation"]
+    selected = history["selection"]["correct"][..., JOINT].mean(axis=-1)  # [seeds, rates, epochs]
+    ends = np.array([[stopping(lane, config.patience) for lane in seed] for seed in selected])
+    best = np.take_along_axis(selected, ends[..., :1], axis=2)[..., 0]  # [seeds, rates]
+    rate = int(np.argmax(best.mean(axis=0)))
+    chosen, last = ends[:, rate].T
+    seeds = np.arange(config.seeds)
+    correct = history["validation"]["correct"]
+    return Outcome(
+        id=validation.id,
+        answers=(validation.candidates >= 0).sum(axis=1),
+        train_questions=len(train),
+        correct=correct[seeds, rate, chosen],
+        last_correct=correct[seeds, rate, last].mean(axis=1),
+        epoch=[int(epoch) + 1 for epoch in chosen],
+        learning_rate=float(config.learning_rates[rate]),
+        grid=[
+            {"learning_rate": float(x), "selection_accuracy": [float(share) for share in best[:, i]]}
+            for i, x in enumerate(config.learning_rates)
+        ],
+        lines=_lines(history, ends, config),
+    )
+
+
+def _lines(history: dict, ends: np.ndarray, config: LinearProbeConfig) -> list[dict]:
+    """What metrics.jsonl says of every epoch that ran."""
+    shares = {"train": history["train"]["correct"], "validation": history["validation"]["correct"].mean(axis=-2)}
+    lines = []
+    for seed, lanes in enumerate(ends):
+        for lane, (_, last) in enumerate(lanes):
+            for epoch in range(last + 1):
+                for split in ("train", "validation"):
+                    place = (seed, lane, epoch)
+                    line = {"step": epoch + 1, "split": split, "seed": seed}
+                    line |= {"learning_rate": float(config.learning_rates[lane])}
+                    line |= {"loss": float(history[split]["loss"][place])}
+                    lines.append(line | dict(zip(PREDICTIONS, map(float, shares[split][place]), strict=True)))
+    return lines
+
+
+def _train_lanes(
+    train: QuestionFeatures, held_out: dict[str, QuestionFeatures], config: LinearProbeConfig, questions: QuestionConfig
+) -> dict[str, dict[str, np.ndarray]]:
+    """For `train` the mean loss and shares right in each epoch; for each set held out its loss and what was right.
+
+    Arrays are [seeds, rates, epochs, ...].
+    """
+    count = len(train)
     batch_size = min(config.batch_size, count)
     steps = config.epochs * (count // batch_size)
-    optimizer = optax.adamw(optax.cosine_decay_schedule(config.learning_rate, steps), weight_decay=config.decay)
-    arrays = tuple(jnp.asarray(x) for x in (train.features, train.label, train.offered))
-    held_out = tuple(jnp.asarray(x) for x in (validation.features, validation.label, validation.offered))
+    rows = {}  # of the train split, which may stand for what is held out of it too: on the device once
 
-    def loss(kernel: Float[Array, "d 1"], features, label, offered):
-        return answer_loss(answer_scores(kernel, features), label, offered).sum(axis=1).mean()
+    def on_device(features: QuestionFeatures) -> tuple[Array, Array, Array, Array]:
+        if id(features.rows) not in rows:
+            rows[id(features.rows)] = jnp.asarray(features.rows)
+        offered = features.candidates >= 0
+        places = np.where(offered, features.candidates, 0)
+        return rows[id(features.rows)], *(jnp.asarray(x) for x in (places, features.label, offered))
 
-    def one_seed(key) -> Float[Array, " 3"]:
-        start_key, order_key = jax.random.split(key)
-        kernel = 0.01 * jax.random.normal(start_key, (train.features.shape[-1], 1))
+    @jax.jit
+    def run(kernels, order_keys, learning_rates, sets):
+        def loss(kernel: Float[Array, "d 1"], index):
+            rows, candidates, label, offered = sets["train"]
+            scores = answer_scores(kernel, rows[candidates[index]])
+            label, offered = label[index], offered[index]
+            right = answer_correct(scores, label, offered).mean(axis=0)
+            return answer_loss(scores, label, offered).sum(axis=1).mean(), right
 
-        def step(state, index):
-            kernel, opt_state = state
-            gradient = jax.grad(loss)(kernel, *(x[index] for x in arrays))
-            updates, opt_state = optimizer.update(gradient, opt_state, kernel)
-            return (optax.apply_updates(kernel, updates), opt_state), None
+        def score_all(kernel, name):
+            rows, candidates, label, offered = sets[name]
+            # All rows are projected once, however many questions offer them.
+            scores = jnp.moveaxis(project(kernel, rows)[candidates], 1, 2)
+            value = answer_loss(scores, label, offered).sum(axis=1).mean()
+            return {"loss": value, "correct": answer_correct(scores, label, offered)}
 
-        def epoch(state, key):
-            order = jax.random.permutation(key, count)[: count // batch_size * batch_size]
-            return jax.lax.scan(step, state, order.reshape(-1, batch_size))
+        def one_lane(kernel, order_key, learning_rate):
+            decayed = optax.cosine_decay_schedule(1.0, steps)
+            optimizer = optax.adamw(lambda step: learning_rate * decayed(step), weight_decay=config.decay)
 
-        keys = jax.random.split(order_key, config.epochs)
-        (kernel, _), _ = jax.lax.scan(epoch, (kernel, optimizer.init(kernel)), keys)
-        features, label, offered = held_out
-        return answer_correct(answer_scores(kernel, features), label, offered).mean(axis=0)
+            def step(state, index):
+                kernel, opt_state = state
+                (value, right), gradient = jax.value_and_grad(loss, has_aux=True)(kernel, index)
+                updates, opt_state = optimizer.update(gradient, opt_state, kernel)
+                return (optax.apply_updates(kernel, updates), opt_state), (value, right)
 
-    keys = jax.random.split(jax.random.key(0), config.seeds)
-    return np.asarray(jax.jit(jax.vmap(one_seed))(keys))
+            def epoch(state, key):
+                order = jax.random.permutation(key, count)[: count // batch_size * batch_size]
+                state, (value, right) = jax.lax.scan(step, state, order.reshape(-1, batch_size))
+                seen = {"train": {"loss": value.mean(), "correct": right.mean(axis=0)}}
+                return state, seen | {name: score_all(state[0], name) for name in held_out}
+
+            keys = jax.random.split(order_key, config.epochs)
+            return jax.lax.scan(epoch, (kernel, optimizer.init(kernel)), keys)[1]
+
+        over_rates = jax.vmap(one_lane, in_axes=(None, None, 0))
+        return jax.vmap(over_rates, in_axes=(0, 0, None))(kernels, order_keys, learning_rates)
+
+    seeds = range(config.seeds)
+    kernels = jnp.stack([jnp.asarray(first_projection(train.rows.shape[-1], seed, questions)) for seed in seeds])
+    order_keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    rates = jnp.asarray(config.learning_rates, jnp.float32)
+    sets = {name: on_device(features) for name, features in ({"train": train} | held_out).items()}
+    return jax.device_get(run(kernels, order_keys, rates, sets))

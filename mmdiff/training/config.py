@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import absl.flags
 from ml_collections import config_flags
@@ -55,41 +56,52 @@ class ModelConfig:
 class TrainConfig:
     """How long, how much at once, and how often to look."""
 
-    steps: int = 1000
+    steps: int = 1000  # 0: as many as `epochs` take, and `warmup_epochs` instead of the optimizer's `warmup_steps`
+    epochs: int = 20  # passes over the training examples
+    warmup_epochs: float = 0.5
     batch_size: int = 8  # examples of one update, over all hosts and microbatches
     accumulation: int = 1  # microbatches of one update; each contrasts only its own examples
     seed: int = 0
     fsdp: int = 1  # devices that share one copy of the parameters and the optimizer's state
     log_every: int = 10
-    evaluate_every: int = 100  # steps; a run also evaluates at its end
-    save_every: int = 100
+    evaluate_every: int = 100  # steps, 0: an epoch; a run also evaluates at its end
+    save_every: int = 100  # steps, 0: an epoch
     patience: int = 2  # stop at the evaluation after this many without improvement; 0 never stops
     min_improvement: float = 1e-4  # of the validation loss
 
     def validate(self) -> None:
         """Raises ValueError for a value that means nothing."""
-        for name in ("steps", "batch_size", "accumulation", "fsdp", "log_every", "evaluate_every", "save_every"):
+        for name in ("epochs", "batch_size", "accumulation", "fsdp", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name}={getattr(self, name)} must be at least 1")
+        for name in ("steps", "warmup_epochs", "evaluate_every", "save_every", "patience"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"train.{name}={getattr(self, name)} must not be negative")
         if self.batch_size % self.accumulation:
             raise ValueError(f"train.batch_size={self.batch_size} does not divide by accumulation={self.accumulation}")
 
 
-@dataclasses.dataclass
-class PretrainConfig:
-    """One run of continued pretraining."""
+def epoch_steps(train: TrainConfig, examples: int) -> int:
+    """Steps in which every one of the training examples is visited."""
+    return -(-examples // train.batch_size)
 
-    preset: str = "paper"  # a row of PRESETS, applied before any other field of the command line
-    data: DataConfig = dataclasses.field(default_factory=DataConfig)
-    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
-    masking: MaskingConfig = dataclasses.field(default_factory=MaskingConfig)
-    objective: MaskedVideoConfig = dataclasses.field(default_factory=MaskedVideoConfig)
-    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
-    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+
+def in_steps(train: TrainConfig, optimizer: OptimizerConfig, examples: int) -> tuple[TrainConfig, OptimizerConfig]:
+    """The same schedule with nothing left to say in epochs, for this many training examples."""
+    epoch = epoch_steps(train, examples)
+    if not train.steps:
+        optimizer = dataclasses.replace(optimizer, warmup_steps=round(train.warmup_epochs * epoch))
+    resolved = dataclasses.replace(
+        train,
+        steps=train.steps or train.epochs * epoch,
+        evaluate_every=train.evaluate_every or epoch,
+        save_every=train.save_every or epoch,
+    )
+    return resolved, optimizer
 
 
 # What a preset sets; everything else keeps its default, which is what the paper says.
-PRESETS: dict[str, dict[str, object]] = {
+PRETRAIN_PRESETS: dict[str, dict[str, object]] = {
     "paper": {},
     "official_code": {
         "masking.min_coverage": 0.0,
@@ -104,8 +116,42 @@ PRESETS: dict[str, dict[str, object]] = {
         "optimizer.state": "compact",
         "data.crop_boxes_with_frame": False,
         "data.include_answers": True,
+        "data.clip_question_span": False,
     },
 }
+
+
+@dataclasses.dataclass
+class PretrainConfig:
+    """One run of continued pretraining."""
+
+    presets: ClassVar[dict[str, dict[str, object]]] = PRETRAIN_PRESETS
+
+    preset: str = "paper"  # a row of `presets`, applied before any other field of the command line
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    masking: MaskingConfig = dataclasses.field(default_factory=MaskingConfig)
+    objective: MaskedVideoConfig = dataclasses.field(default_factory=MaskedVideoConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+
+
+def paper_pretraining(strategy: str) -> PretrainConfig:
+    """The paper's continued pretraining (arXiv 2305.14577, table 4) with a masking strategy.
+
+    The strategy is a row of the table of strategies, `difference_body` or `difference_face` to say which boxes. The
+    batch and the warm-up are the official scripts'.
+    """
+    config = PretrainConfig()
+    name, _, where = strategy.partition("_")
+    if where in ("body", "face"):
+        config.masking.strategy, config.masking.where = name, where
+    else:
+        config.masking.strategy = strategy
+    config.masking.ratio = 0.25
+    config.optimizer.learning_rate = 5e-6
+    config.train = TrainConfig(steps=0, epochs=20, warmup_epochs=0.5, batch_size=8, evaluate_every=0, patience=5)
+    return config
 
 
 def get_field(config, path: str):
@@ -120,11 +166,11 @@ def set_field(config, path: str, value) -> None:
 
 
 def apply_preset(config, name: str) -> None:
-    """Sets the fields of a preset. Raises ConfigError for a name that is not in PRESETS."""
-    if name not in PRESETS:
-        raise ConfigError(f"preset={name!r} is unknown; known: {', '.join(PRESETS)}")
+    """Sets the fields of a preset. Raises ConfigError for a name that is not among the configuration's `presets`."""
+    if name not in config.presets:
+        raise ConfigError(f"preset={name!r} is unknown; known: {', '.join(config.presets)}")
     config.preset = name
-    for path, value in PRESETS[name].items():
+    for path, value in config.presets[name].items():
         set_field(config, path, value)
 
 
@@ -154,10 +200,9 @@ def parse_config(arguments: list[str], wanted: type):
         raise ConfigError(f"{file}: {_explain(error, arguments, plain)}") from None
     if rest:
         raise ConfigError(f"do not know what to do with {' '.join(rest)!r}")
-    if isinstance(config, PretrainConfig):
-        apply_preset(config, config.preset)
-        for path, value in overrides.items():
-            set_field(config, path, value)
+    apply_preset(config, config.preset)
+    for path, value in overrides.items():
+        set_field(config, path, value)
     return config
 
 
@@ -215,7 +260,11 @@ PATHS = ("data.records", "data.tokenizer", "model.checkpoint")
 
 def differences(stored: dict, config) -> list[str]:
     """The fields in which a stored configuration and a new one differ, as `section.field: old -> new`; not PATHS."""
-    old, new = (_flat(tree) for tree in (stored, json.loads(to_json(config))))
+    # A field that is younger than the stored configuration did then what its default does.
+    default, old, new = (
+        _flat(tree) for tree in (json.loads(to_json(type(config)())), stored, json.loads(to_json(config)))
+    )
+    old = default | old
     return [
         f"{name}: {old.get(name)!r} -> {new.get(name)!r}"
         for name in sorted(old | new)

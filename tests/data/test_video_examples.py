@@ -22,7 +22,7 @@ from mmdiff.data.video_examples import (
 )
 
 GRID, SIDE = (4, 6), 16
-BODY = BoxRule(lambda label: float(label == "person"), "body", 0.25, "where")
+BODY = BoxRule(lambda label, part: float(label == "person"), "body", 0.25, "where")
 
 
 @pytest.fixture(scope="module")
@@ -137,13 +137,16 @@ def test_the_mask_survives_truncation(tokenizer):
 def test_a_question_says_its_time_in_percent_of_the_window(tokenizer):
     record = tiny.record(0)
     record.questions[0].start, record.questions[0].end = 0.0, float(record.segments.end[0])
-    tokens = question_tokens(record, record.questions[0], tokenizer)
+    tokens = question_tokens(record, record.questions[0], tokenizer, True)
     assert tokens == [*tokenizer.encode("0 to 50"), START, *tokenizer.encode("what is it")]
     record.questions[0].start, record.questions[0].end = -100.0, 1000.0
     everything = [*tokenizer.encode("0 to 100"), START]
-    assert question_tokens(record, record.questions[0], tokenizer)[: len(everything)] == everything
+    assert question_tokens(record, record.questions[0], tokenizer, True)[: len(everything)] == everything
+    # The window is 9.3 s long: the official code would have said so many percent.
+    outside = [*tokenizer.encode("-1071 to 10714"), START]
+    assert question_tokens(record, record.questions[0], tokenizer, False)[: len(outside)] == outside
     record.questions[0].start, record.questions[0].end = 0.0, float(record.segments.end[0])
-    asked = candidate_tokens(record, record.questions[0], "a cat", tokenizer)
+    asked = candidate_tokens(record, record.questions[0], "a cat", tokenizer, True)
     assert asked == [*tokens, *tokenizer.encode("answer: a cat"), MASK]
 
 

@@ -5,55 +5,69 @@ import jax.numpy as jnp
 import numpy as np
 from tolerance import close
 
+from mmdiff.data.question_examples import AnswerTokens
 from mmdiff.data.tokenizer import AUDIOSPAN
 from mmdiff.objectives.question_answering import (
-    Candidates,
+    UNUSED,
+    QuestionAnswering,
+    QuestionConfig,
     answer_correct,
     answer_loss,
-    answer_scores,
-    candidate_features,
-    encode_windows,
+    question_loss,
 )
 
 
-def test_probe_equals_the_original(golden, golden_model, golden_folder):
+def test_finetuning_equals_the_original(golden, golden_model, golden_folder):
     model, params = golden_model
     with np.load(golden_folder / "probe_proj.npz") as stored:
         kernel = jnp.asarray(stored["proj/kernel"])
+    # The original trains these and the projection.
+    params = {name: module for name, module in params.items() if name not in UNUSED} | {"proj": {"kernel": kernel}}
     patches, mels = golden["probe/in/images"], golden["probe/in/audio_clips"]
     audio, text = (golden[f"probe/in/{name}_seqs"] for name in ("audio", "textonly"))
-    questions, answers, length, _ = audio.shape
     spans = mels.shape[1] * mels.shape[2]
-    rows = questions * answers
     pointers = ((jnp.cumsum(audio[..., 0] == AUDIOSPAN, axis=-1) - 1) // 6) % spans
-    candidates = Candidates(
-        jnp.repeat(jnp.arange(questions), answers),
-        *(x.reshape(rows, length) for x in (text[..., 0], text[..., 1], audio[..., 0], audio[..., 1], pointers)),
-    )
-    label = golden["probe/in/labels"]
-    offered = jnp.ones((questions, answers), bool)
+    answers = AnswerTokens(text[..., 0], text[..., 1], audio[..., 0], audio[..., 1], pointers)
+    label, offered = golden["probe/in/labels"], jnp.ones(audio.shape[:2], bool)
+    objective = QuestionAnswering(model, QuestionConfig(attend_to_padding=True))
 
-    def loss(params, kernel):
-        flat = mels.reshape(questions, spans, *mels.shape[3:])
-        windows = encode_windows(model, params, patches, flat, jnp.ones(patches.shape[:2], bool))
-        features = candidate_features(model, params, windows, candidates)
-        scores = answer_scores(kernel, features.reshape(questions, answers, 2, -1))
-        losses = answer_loss(scores, label, offered)
-        return losses.mean(axis=0).sum(), (scores, losses)
+    def loss(params):
+        flat = mels.reshape(mels.shape[0], spans, *mels.shape[3:])
+        scores = objective.scores_of_clips(params, patches, flat, jnp.ones(patches.shape[:2], bool), answers)
+        value, metrics = question_loss(scores, label, offered)
+        return value, (scores, metrics)
 
-    (value, (scores, losses)), (grads, kernel_grad) = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(
-        params, kernel
-    )
+    (value, (scores, metrics)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     close(scores[:, 0], golden["probe/logits_from_audio"])
     close(scores[:, 1], golden["probe/logits_from_text"])
     close(value, golden["probe/loss"])
-    close(losses.mean(axis=0), jnp.stack([golden["probe/info/loss_audio"], golden["probe/info/loss_text"]]))
-    right = answer_correct(scores, label, offered).mean(axis=0)
-    close(right[:2], jnp.stack([golden["probe/info/is_right_audio"], golden["probe/info/is_right_text"]]))
-    close(kernel_grad, golden["probe/grad/proj_kernel"], rtol=1e-3)
-    for module in ("audio_encoder", "contrastive_scales", "joint_transformer", "token_encoder", "vision_encoder"):
+    losses = answer_loss(scores, label, offered).mean(axis=0)
+    close(losses, jnp.stack([golden["probe/info/loss_audio"], golden["probe/info/loss_text"]]))
+    for name in ("audio", "text"):
+        close(metrics[name], golden[f"probe/info/is_right_{name}"])
+    close(grads["proj"]["kernel"], golden["probe/grad/proj_kernel"], rtol=1e-3)
+    for module in (
+        "audio_encoder",
+        "contrastive_scales",
+        "joint_transformer",
+        "proj",
+        "token_encoder",
+        "vision_encoder",
+    ):
         norm = jnp.sqrt(sum((x**2).sum() for x in jax.tree.leaves(grads[module])))
         close(norm, golden[f"probe/grad_norm/{module}"], rtol=1e-3)
+
+
+def test_empty_examples_that_fill_a_batch_change_no_metric():
+    scores = jnp.array([[[0.0, 1.0], [2.0, 1.0]], [[0.5, 3.0], [1.0, 0.0]]])
+    label, offered = jnp.array([1, 0]), jnp.ones((2, 2), bool)
+    alone = question_loss(scores, label, offered)[1]
+    filled = [jnp.concatenate([x, jnp.zeros_like(x)]) for x in (scores, label, offered)]
+    among = question_loss(*filled)[1]
+    for name in alone:
+        close(among[name], alone[name])
+    gradient = jax.grad(lambda scores: question_loss(scores, *filled[1:])[0])(filled[0])
+    assert jnp.isfinite(gradient).all() and not gradient[2:].any()
 
 
 def test_answers_not_offered_take_no_part():

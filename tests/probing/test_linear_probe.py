@@ -1,121 +1,142 @@
-"""Features are computed once, encoders stay frozen, and heads learn what the features hold."""
+"""Heads learn what the features hold, and the epoch and the rate are chosen by the rule that is reported."""
 
-import shutil
+import dataclasses
 
 import numpy as np
 import pytest
-import tiny
 
-from mmdiff.data.records import RecordError
-from mmdiff.probing import features
+from mmdiff.objectives.question_answering import QuestionConfig
+from mmdiff.probing import linear_probe
 from mmdiff.probing.features import QuestionFeatures
-from mmdiff.probing.linear_probe import LinearProbeConfig, ProbeConfig, probe, train_heads
-from mmdiff.training.pretrain import pretrain
-from mmdiff.training.runs import RunError
+from mmdiff.probing.linear_probe import LinearProbeConfig, SelectionError, hold_out, stopping, train_heads
+from mmdiff.training.checkpoints import Progress
+
+ASKED = QuestionConfig()
+
+
+def questions(count, seed=0, known=True, per_record=4):
+    """Four answers each, of which only the text feature knows the right one."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 4, count).astype(np.int32)
+    rows = rng.normal(size=(count, 4, 2, 16))
+    if known:
+        rows[np.arange(count), label, 1, 0] += 3.0
+    return QuestionFeatures(
+        rows=rows.reshape(-1, 2, 16).astype(np.float16),
+        candidates=np.arange(4 * count, dtype=np.int32).reshape(count, 4),
+        label=label,
+        id=np.array([f"q{i}" for i in range(count)]),
+        group=np.array([f"record{i // per_record}" for i in range(count)]),
+    )
+
+
+def config(**options) -> LinearProbeConfig:
+    return LinearProbeConfig(**{"seeds": 2, "batch_size": 20} | options)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("probed")
-    train = [tiny.record(i, audio=i % 2 > 0) for i in range(5)]
-    train[0].questions[0].answers = ["a cat", "a dog"]  # fewer answers than the others
-    train[1].questions[0].label = -1  # not known: not asked
-    records = tiny.write_dataset(folder / "records", train, [tiny.record(8), tiny.record(9)])
-    config = tiny.config(records, steps=1)
-    config.optimizer.warmup_steps = 0
-    return pretrain(config, folder / "run", progress_bar=False)
+def outcome():
+    return train_heads(questions(200), questions(400, seed=1), config(), ASKED)
 
 
-def quick(**options) -> ProbeConfig:
-    return ProbeConfig(probe=LinearProbeConfig(seeds=3, epochs=2, batch_size=2, **options))
-
-
-def test_a_probe_reports_every_seed_and_the_chance_level(run, tmp_path):
-    result = probe(quick(), run, tmp_path / "probe", progress_bar=False)
-    assert (result["questions"], result["train_questions"], result["mode"]) == (2, 4, "linear")
-    assert result["chance"] == pytest.approx(1 / 3)
-    assert set(result["accuracy"]) == {"audio", "text", "joint"}
-    assert all(len(seeds) == 3 and set(seeds) <= {0.0, 0.5, 1.0} for seeds in result["accuracy"].values())
-
-
-def test_features_are_computed_once_and_only_once(run, tmp_path, monkeypatch):
-    first = probe(quick(), run, tmp_path / "probe", progress_bar=False)
-
-    def refuse(*arguments):
-        raise AssertionError("the model ran again")
-
-    monkeypatch.setattr(features, "_encode", refuse)
-    monkeypatch.setattr(features, "_ask", refuse)
-    again = probe(quick(learning_rate=1e-2), run, tmp_path / "probe", progress_bar=False)
-    assert again["features"] == first["features"]
-
-
-def test_another_model_never_reuses_features(run, tmp_path):
-    first = probe(quick(), run, tmp_path / "probe", progress_bar=False)
-    model = run / "model.safetensors"
-    whole = model.read_bytes()
-    try:
-        model.write_bytes(whole[:-4] + b"\x00\x00\x80?")
-        second = probe(quick(), run, tmp_path / "probe", progress_bar=False)
-    finally:
-        model.write_bytes(whole)
-    assert first["features"] != second["features"]
-
-
-def test_features_do_not_depend_on_what_is_computed_with_them(run, tmp_path, monkeypatch):
-    def vectors(folder):
-        probe(quick(), run, folder, progress_bar=False)
-        (path,) = (folder / "features").glob("*-train.npz")
-        with np.load(path) as stored:
-            return dict(stored)
-
-    together = vectors(tmp_path / "together")
-    monkeypatch.setattr(features, "WINDOWS_AT_ONCE", 1)
-    monkeypatch.setattr(features, "CANDIDATES_AT_ONCE", 2)
-    alone = vectors(tmp_path / "alone")
-    np.testing.assert_array_equal(together["id"], alone["id"])
-    # Stored as float16: two units in its last place for values below 4.
-    np.testing.assert_allclose(together["features"].astype(float), alone["features"].astype(float), atol=4e-3)
-    assert together["offered"].sum() == 2 + 3 * 3
-
-
-def test_a_split_without_answers_is_explained(tmp_path):
-    unknown = [tiny.record(i) for i in range(3)]
-    for record in unknown:
-        record.questions = []
-    records = tiny.write_dataset(tmp_path / "records", unknown, [tiny.record(5)])
-    config = tiny.config(records, steps=1)
-    config.optimizer.warmup_steps = 0
-    run = pretrain(config, tmp_path / "run", progress_bar=False)
-    with pytest.raises(RecordError, match="no question with a known answer in its train split"):
-        probe(quick(), run, tmp_path / "probe", progress_bar=False)
-
-
-def test_heads_learn_what_the_features_hold():
-    rng = np.random.default_rng(0)
-
-    def questions(count):
-        label = rng.integers(0, 4, count).astype(np.int32)
-        made = rng.normal(size=(count, 4, 2, 16))
-        made[np.arange(count), label, 1, 0] += 3.0  # only the text feature knows the answer
-        return QuestionFeatures(made.astype(np.float16), np.ones((count, 4), bool), label, np.arange(count).astype(str))
-
-    found = train_heads(questions(200), questions(400), LinearProbeConfig(seeds=2, epochs=60, learning_rate=1e-2))
-    audio, text, _ = found.mean(axis=0)
+def test_heads_learn_what_the_features_hold(outcome):
+    audio, text, _ = outcome.correct.mean(axis=(0, 1))
     assert text > 0.9 and audio < 0.4
+    assert outcome.correct.shape == (2, 400, 3) and outcome.train_questions == 200
+    assert (outcome.answers == 4).all()
 
 
-def test_a_folder_of_another_probe_is_refused(run, tmp_path):
-    probe(quick(), run, tmp_path / "probe", progress_bar=False)
-    before = (tmp_path / "probe" / "probe.json").read_bytes()
-    shutil.copytree(run, tmp_path / "other")
-    with pytest.raises(RunError, match="holds a probe of"):
-        probe(quick(), tmp_path / "other", tmp_path / "probe", progress_bar=False)
-    assert (tmp_path / "probe" / "probe.json").read_bytes() == before
+def test_one_learning_rate_is_chosen_for_all_seeds(outcome):
+    assert [row["learning_rate"] for row in outcome.grid] == [1e-4, 1e-3, 1e-2]
+    means = [np.mean(row["selection_accuracy"]) for row in outcome.grid]
+    assert outcome.learning_rate == outcome.grid[int(np.argmax(means))]["learning_rate"]
+    chosen = next(row for row in outcome.grid if row["learning_rate"] == outcome.learning_rate)
+    # Chosen on validation: what chose is what is reported.
+    np.testing.assert_allclose(chosen["selection_accuracy"], outcome.correct[:, :, 2].mean(axis=1))
 
 
-def test_an_unfinished_run_is_probed_with_a_warning(run, tmp_path, caplog):
-    shutil.copytree(run, tmp_path / "stopped")
-    (tmp_path / "stopped" / "summary.json").unlink()
-    probe(quick(), tmp_path / "stopped", tmp_path / "probe", progress_bar=False)
-    assert "has not finished" in caplog.text
+def test_metrics_tell_every_epoch_of_every_lane_up_to_its_end(outcome):
+    for seed in range(2):
+        for row in outcome.grid:
+            lane = [x for x in outcome.lines if (x["seed"], x["learning_rate"]) == (seed, row["learning_rate"])]
+            joint = [x["joint"] for x in lane if x["split"] == "validation"]
+            assert [x["step"] for x in lane if x["split"] == "train"] == list(range(1, len(joint) + 1))
+            assert max(joint) == pytest.approx(row["selection_accuracy"][seed])
+            best, last = stopping(np.array(joint), 5)
+            assert last == len(joint) - 1
+            if row["learning_rate"] == outcome.learning_rate:
+                assert outcome.epoch[seed] == best + 1
+                assert outcome.last_correct[seed, 2] == pytest.approx(joint[-1])
+    assert {"loss", "audio", "text", "joint"} <= set(outcome.lines[0])
+
+
+def test_seeds_differ_and_do_not_depend_on_how_many_there_are():
+    few, many = (
+        train_heads(questions(60, known=False), questions(90, seed=1, known=False), config(seeds=n, epochs=2), ASKED)
+        for n in (1, 3)
+    )
+    assert (many.correct[0] != many.correct[1]).any()
+    first = [line for line in many.lines if line["seed"] == 0]
+    assert [line["joint"] for line in few.lines] == [line["joint"] for line in first]
+
+
+@pytest.mark.parametrize(
+    "accuracy, best, last",
+    [
+        ([0.1, 0.5, 0.5, 0.4, 0.5, 0.9], 1, 4),  # ties keep the earlier epoch; three bad ones end it before the best
+        ([0.1, 0.2, 0.3, 0.4], 3, 3),
+        ([0.4, 0.3, 0.3], 0, 2),
+        ([0.4, 0.3, 0.3, 0.5, 0.1, 0.1, 0.1, 0.9], 3, 6),
+    ],
+)
+def test_early_stopping_picks_the_right_epoch_as_the_training_loop_would(accuracy, best, last):
+    assert stopping(np.array(accuracy), 2) == (best, last)
+    progress = Progress()
+    for step, share in enumerate(accuracy):
+        progress.update(step, -share, 0.0)
+        if progress.should_stop(2):
+            break
+    assert (progress.best_step, step) == (best, last)
+    assert stopping(np.array(accuracy), 0)[1] == len(accuracy) - 1
+
+
+def test_holding_out_never_splits_a_record():
+    kept, held = hold_out(questions(200), 0.1)
+    assert len(kept) + len(held) == 200 and len(held) == 20
+    assert not set(kept.group) & set(held.group)
+    turned = questions(200).chosen(np.arange(200)[::-1])
+    assert set(hold_out(turned, 0.1)[1].group) == set(held.group)
+    with pytest.raises(SelectionError, match="select_on=validation"):
+        hold_out(questions(4), 0.1)
+
+
+def test_selection_on_train_never_looks_at_validation():
+    train, validation = questions(120), questions(90, seed=1)
+    # The same questions with other right answers: whatever is chosen from them would change.
+    wrong = dataclasses.replace(validation, label=(validation.label + 1) % 4)
+    chosen = config(select_on="train")
+    a, b = (train_heads(train, held, chosen, ASKED) for held in (validation, wrong))
+    assert (a.epoch, a.learning_rate, a.grid) == (b.epoch, b.learning_rate, b.grid)
+    assert a.correct[:, :, 2].mean() > 0.5 and b.correct[:, :, 2].mean() < 0.3
+    assert a.train_questions == 120 - 12
+
+
+def test_a_row_that_several_questions_offer_counts_for_each():
+    features = questions(50)
+    copied = dataclasses.replace(
+        features, rows=features.rows[features.candidates].reshape(-1, 2, 16), candidates=features.candidates
+    )
+    order = np.random.default_rng(0).permutation(len(features.rows))
+    shuffled = dataclasses.replace(
+        features, rows=features.rows[order], candidates=np.argsort(order)[features.candidates].astype(np.int32)
+    )
+    a, b = (train_heads(x, x, config(epochs=2), ASKED) for x in (copied, shuffled))
+    np.testing.assert_array_equal(a.correct, b.correct)
+
+
+def test_the_official_projection_starts_every_seed_alike(monkeypatch):
+    starts = [linear_probe.first_projection(16, seed, QuestionConfig(fixed_projection=True)) for seed in (0, 7)]
+    expected = (np.random.RandomState(123456).randn(16, 1) * 0.01).astype(np.float32)
+    for start in starts:
+        np.testing.assert_array_equal(start, expected)
+    assert (linear_probe.first_projection(16, 0, ASKED) != linear_probe.first_projection(16, 1, ASKED)).any()
