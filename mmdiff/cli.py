@@ -40,6 +40,8 @@ def check(options: argparse.Namespace, rest: list[str]) -> int:
     from preprocessing.check import check
 
     _refuse(rest)
+    if options.json and options.json.is_dir():
+        raise UserError(f"{options.json} is a folder: give a file as --json")
     data, chosen = _dataset(options)
     report = check(data, chosen, options.media)
     if options.json:
@@ -86,7 +88,8 @@ def probe(options: argparse.Namespace, rest: list[str]) -> int:
     config = parse_config(rest, ProbeConfig)
     config.mode = options.mode or config.mode
     result = probe(config, options.checkpoint, options.workdir)
-    print(to_markdown(probe_table([result | {"name": result["strategy"] or Path(options.checkpoint).name}])))
+    name = " ".join(filter(None, (result["strategy"], result["where"]))) or Path(options.checkpoint).name
+    print(to_markdown(probe_table([result | {"name": name}])))
     return 0
 
 

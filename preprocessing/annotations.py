@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 
 from preprocessing.detect_people import LabelledBox
@@ -25,30 +26,30 @@ class Annotations:
     def __init__(self):
         self._database = sqlite3.connect("", isolation_level=None)  # "": a private file, deleted when closed
         self._database.executescript(SCHEMA)
+        self.renamed: Counter = Counter()  # by split and id, how many questions have an id that stands twice
         self._database.execute("begin")  # One transaction: nothing here outlives the process.
 
     def add(self, split: str, asked: Asked) -> None:
         """Keeps a question; one whose id its split already has gets a number behind it."""
-        name, count = asked.id, 1
         first, last = asked.span or (None, None)
+        row = [
+            split,
+            asked.id,
+            asked.where,
+            asked.video,
+            asked.text,
+            json.dumps(asked.answers),
+            asked.label,
+            first,
+            last,
+        ]
         while True:
-            row = (
-                split,
-                name,
-                asked.where,
-                asked.video,
-                asked.text,
-                json.dumps(asked.answers),
-                asked.label,
-                first,
-                last,
-            )
             try:
                 self._database.execute("insert into questions values (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
                 break
             except sqlite3.IntegrityError:
-                count += 1
-                name = f"{asked.id}#{count}"
+                self.renamed[split, asked.id] += 1
+                row[1] = f"{asked.id}#{self.renamed[split, asked.id] + 1}"
         self.add_clip(split, asked.video)
 
     def add_clip(self, split: str, clip: str) -> None:

@@ -91,7 +91,7 @@ def preprocess(data: Path, out: Path, options: Options, progress: bool = True) -
     out = Path(out)
     dataset = open_checked(data, out, options)
     read = dataset.read()
-    manifest = _manifest(dataset, read)
+    manifest = manifest_of(dataset, read)
     if done := _already_done(out, manifest):
         return done
     try:
@@ -119,7 +119,7 @@ def preprocess(data: Path, out: Path, options: Options, progress: bool = True) -
         dataset=dataset.name,
         videos=len(results),
         records={split: builder.info.splits[split].num_examples for split in staged.splits},
-        coverage={split: builder.coverage[split] for split in staged.splits},
+        coverage=builder.coverage,
         frames=sum(result["frames"] for result in results),
         boxes={part: sum(result["boxes"][part] for result in results) for part in PARTS},
         stored=dict(builder.stored),
@@ -188,19 +188,21 @@ def _clips(read: Read) -> int:
     return sum(1 for _ in read.annotations.clips())
 
 
-def _manifest(dataset: Dataset, read: Read) -> dict:
+def manifest_of(dataset: Dataset, read: Read) -> dict:
     """All that the records depend on, as JSON."""
 
-    def sources() -> Iterator[tuple[str, list]]:
+    def sources() -> Iterator[tuple[str, str]]:
         for name in read.annotations.clips():
             clip = clip_of(dataset, read, name)
-            yield name, clip.sources() if clip.media.pictures else []
+            found = clip.sources() if clip.media.pictures else []
+            yield name, hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
 
     annotation = {}
     for path in dataset.annotation_files():
         inside = path.resolve().is_relative_to(dataset.data.resolve())
         place = path.resolve().relative_to(dataset.data.resolve()).as_posix() if inside else "given"
-        annotation[place] = hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            annotation[place] = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "videos": str(dataset.data.resolve()),
         "options": dataset.options.of_dataset(),

@@ -20,7 +20,7 @@ from preprocessing.plan_windows import is_outside
 from preprocessing.problems import Problem
 from preprocessing.questions import Asked
 
-SHOWN = 5  # names that are printed for a kind of problem; the JSON file has them all
+SHOWN = 5  # kinds of problem of a stage, and names of a kind, that are printed; the JSON file has them all
 AT_ONCE = 256  # clips that wait for a worker
 
 
@@ -75,12 +75,17 @@ class Report:
         title = f"{self.dataset}{f', protocol {self.protocol}' if self.protocol else ''}, in {self.data}"
         looked = "Files were opened." if self.opened else "Files were looked for, not opened."
         lines = [title, "", to_markdown(rows), looked, *self.notices]
-        alike: dict[tuple[str, str, str], list[str]] = {}
+        alike: dict[str, dict[tuple[str, str], list[str]]] = {}
         for problem in self.problems:
-            alike.setdefault((problem.stage, problem.problem, problem.advice), []).append(problem.file)
-        for (stage, told, advice), files in sorted(alike.items(), key=lambda item: (item[0][0], -len(item[1]))):
-            lines += ["", f"{stage}, {len(files)}: {told}; {advice}"]
-            lines.append("  " + ", ".join(files[:SHOWN]) + f" and {len(files) - SHOWN} more" * (len(files) > SHOWN))
+            kinds = alike.setdefault(problem.stage, {})
+            kinds.setdefault((problem.problem, problem.advice), []).append(problem.file)
+        for stage, kinds in sorted(alike.items()):
+            often = sorted(kinds.items(), key=lambda item: -len(item[1]))
+            for (told, advice), files in often[:SHOWN]:
+                lines += ["", f"{stage}, {len(files)}: {told}; {advice}"]
+                lines.append("  " + ", ".join(files[:SHOWN]) + f" and {len(files) - SHOWN} more" * (len(files) > SHOWN))
+            if rest := [file for _, files in often[SHOWN:] for file in files]:
+                lines += ["", f"{stage}, {len(rest)} others: see --json"]
         return "\n".join(lines)
 
 
@@ -156,8 +161,8 @@ def _count(counts: SplitReport, found: Inspected, asked: list[Asked], problems: 
     for question in asked if found.readable else []:
         if found.seconds is not None and is_outside(question.span, found.seconds):
             start, end = question.span
-            told = f"asks about {start:g} to {end:g} s, but {found.clip} ends at {found.seconds:.1f} s"
-            problems.append(Problem(question.where, "questions", told, "it is left out"))
+            where = f"{question.where} ({start:g} to {end:g} s of {found.seconds:.1f} s)"
+            problems.append(Problem(where, "questions", "asks about a time that its clip has not", "it is left out"))
         else:
             usable.append(question)
     counts.usable_questions += len({question.where for question in usable})
@@ -169,8 +174,10 @@ def _count(counts: SplitReport, found: Inspected, asked: list[Asked], problems: 
 def _notices(dataset: Dataset, read: Read, report: Report) -> list[str]:
     notices = []
     for split, found in report.splits.items():
+        if renamed := sum(count for (of, _), count in read.annotations.renamed.items() if of == split):
+            notices.append(f"{split}: {renamed} questions have the id of another and get a number behind it")
         if found.official_questions and not found.questions:
-            notices.append(f"{split}: its annotation is not there")
+            notices.append(f"{split}: its annotation is not there, or holds no question")
             continue
         for what, count, official in (
             ("questions", found.questions, found.official_questions),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 from pathlib import Path
 
 from preprocessing.detect_people import LabelledBox
@@ -41,6 +42,6 @@ class Clip:
 
 
 def _identity(path: Path) -> list:
-    stat = path.stat()
-    # A folder's time changes with its entries; to look at each of hundreds of images would take longer than reading one.
-    return [path.name, sum(1 for _ in path.iterdir()) if path.is_dir() else stat.st_size, stat.st_mtime_ns]
+    files = [entry.stat(follow_symlinks=False) for entry in os.scandir(path)] if path.is_dir() else [path.stat()]
+    sizes, times = sum(file.st_size for file in files), max((file.st_mtime_ns for file in files), default=0)
+    return [path.name, len(files), sizes, times]

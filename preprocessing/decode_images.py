@@ -12,14 +12,15 @@ from preprocessing.clip import IMAGES_PER_SECOND
 from preprocessing.decode_video import kept_size
 from preprocessing.problems import VideoError
 
-NAME = re.compile(r"(?:.*_)?(\d+)\.jpe?g", re.IGNORECASE)  # 00001.jpg, or -b-8xt2PeE_001.jpg
+MOST_MISSING = 30  # images, ten seconds, beside as many as there are: more is a number that does not belong
 
 
 class ImageFrames:
     """Iterates once over (time in seconds, RGB frame): image number n stands at (n - 1) / 3 s.
 
-    A number that is missing or cannot be read is filled by the image before it (the first by the one after), so that
-    later ones keep their time. After the iteration `problem` says how many. Raises VideoError where there is none.
+    Images are called 00001.jpg, or with the folder's name before it, FOLDER_001.jpg. A number that is missing or cannot
+    be read is filled by the image before it (the first by the one after), so that later ones keep their time. After the
+    iteration `problem` says how many. Raises VideoError where there is none, or where numbers are far apart.
     """
 
     fps = float(IMAGES_PER_SECOND)
@@ -27,9 +28,21 @@ class ImageFrames:
     def __init__(self, folder: Path):
         self.path = Path(folder)
         self.problem: str | None = None
-        numbered = {int(match[1]): path for path in self.path.iterdir() if (match := NAME.fullmatch(path.name))}
-        self._numbered = {number: path for number, path in numbered.items() if number > 0}
+        name = re.compile(rf"(?:{re.escape(self.path.name)}_)?(\d+)\.jpe?g", re.IGNORECASE)
+        found = [
+            (int(match[1]), path)
+            for path in sorted(self.path.iterdir())
+            if (match := name.fullmatch(path.name)) and path.is_file()
+        ]
+        self._numbered = {number: path for number, path in found if number > 0}
+        self._left_out = len(found) - len(self._numbered)  # number 0, or a number that two files have
         self._count = max(self._numbered, default=0)
+        if self._count > 2 * len(self._numbered) + MOST_MISSING:
+            raise VideoError(
+                self.path,
+                f"holds {len(self._numbered)} images up to number {self._count}",
+                "remove what does not belong",
+            )
         self.seconds = self.declared = self._count / self.fps
 
     def __iter__(self) -> Iterator[tuple[float, UInt8[np.ndarray, "h w 3"]]]:
@@ -44,16 +57,21 @@ class ImageFrames:
             if image is not None:
                 shown = image if (image.shape[1], image.shape[0]) == size else cv2.resize(image, size)
             yield (number - 1) / self.fps, shown
-        if filled:
-            self.problem = f"{filled} of {self._count} images are missing or cannot be read"
+        self.problem = self.what_is_wrong(filled)
+
+    def what_is_wrong(self, filled: int) -> str | None:
+        """In words; `filled` is how many numbers have no image that can be read."""
+        told = [f"{filled} of {self._count} images are missing or cannot be read"] * bool(filled)
+        told += [f"{self._left_out} images have number 0 or a number that stands twice"] * bool(self._left_out)
+        return "; ".join(told) or None
 
     def gaps(self) -> int:
         """How many numbers before the last have no image."""
         return self._count - len(self._numbered)
 
-    def last(self) -> Path:
-        """The image with the highest number."""
-        return self._numbered[self._count]
+    def can_read_last(self) -> bool:
+        """Whether the image with the highest number is one: unpacking may have been cut off."""
+        return self._read(self._count) is not None
 
     def jpeg(self, index: int) -> bytes | None:
         """The file of the picture with this index, from 0, as it is; None where it has to be made smaller or filled."""
@@ -63,7 +81,11 @@ class ImageFrames:
 
     def _read(self, number: int) -> UInt8[np.ndarray, "h w 3"] | None:
         path = self._numbered.get(number)
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path and path.stat().st_size else None
+        try:
+            data = np.fromfile(path, np.uint8) if path else np.zeros(0, np.uint8)
+        except OSError:
+            return None
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
         if image is None:
             return None
         return cv2.cvtColor(_fitted(image), cv2.COLOR_BGR2RGB)

@@ -4,7 +4,6 @@ import dataclasses
 from pathlib import Path
 
 import cv2
-import numpy as np
 from av.error import FFmpegError
 
 from preprocessing.clip import Media
@@ -42,7 +41,7 @@ def _try(found: Inspected, stage: str, path: Path, look) -> None:
         look(path)
     except VideoError as error:
         _note(found, stage, f"{path.name} {error.problem.problem}", error.problem.advice)
-    except (OSError, FFmpegError, ValueError) as error:
+    except (OSError, FFmpegError, ValueError, cv2.error) as error:
         _note(found, stage, f"{path.name} cannot be read ({error})", "copy or download it again")
 
 
@@ -54,13 +53,12 @@ def _look(found: Inspected, path: Path) -> None:
     if path.is_dir():
         frames = ImageFrames(path)
         found.seconds = frames.seconds
-        if gaps := frames.gaps():
-            _note(found, "decode", f"{gaps} of its images are missing", "the image before each stands in")
-        _, image = next(iter(frames))
-        found.readable = image is not None
-        last = frames.last()
-        if cv2.imdecode(np.fromfile(last, np.uint8), cv2.IMREAD_REDUCED_GRAYSCALE_8) is None:
-            _note(found, "decode", f"{last.name} cannot be decoded", "unpack its frames again")
+        if told := frames.what_is_wrong(frames.gaps()):
+            _note(found, "decode", told, "the image before each that is missing stands in")
+        next(iter(frames))
+        found.readable = True
+        if not frames.can_read_last():
+            _note(found, "decode", "its last image cannot be read", "unpack its frames again")
         return
     with open_video(path) as container:
         stream = video_stream(container, path)

@@ -62,10 +62,15 @@ def is_outside(span: Span | None, seconds: float) -> bool:
     return span is not None and (min(span) >= seconds or max(span) < 0)
 
 
+def last_picture(seconds: float) -> float:
+    """When the last of a clip's pictures was taken, three a second: where the original cuts spans."""
+    return max(round(seconds * THIRDS) - 1, 0) / THIRDS
+
+
 def clipped(span: Span | None, seconds: float) -> Span:
-    """The part of a span that lies inside the clip; all of the clip where the span is not known."""
+    """The part of a span that lies before `seconds`, its ends in order; all of that where the span is not known."""
     start, end = span or (0.0, seconds)
-    start, end = min(start, end), max(start, end)  # a few are the wrong way round; their middle is the same
+    start, end = min(start, end), max(start, end)
     return min(max(start, 0.0), seconds), min(max(end, 0.0), seconds)
 
 
@@ -73,13 +78,13 @@ def window(span: Span, seconds: float, per_window: int, on_grid: bool) -> tuple[
     """The segment around the middle of a span, and its neighbours left and right in turn while they touch the clip.
 
     Args:
-      span: start and end in seconds, inside the clip.
+      span: start and end in seconds, none behind the last picture.
       seconds: of the clip.
       per_window: how many segments at most; a short clip has fewer.
       on_grid: the middle segment is the one of 0, 14/3 s, 28/3 s ... that holds the span's middle.
     """
-    last = max(round(seconds * THIRDS) - 1, 0)  # the time of the last picture
-    middle = round((span[0] + min(span[1], last / THIRDS)) / 2 * THIRDS)
+    last = round(last_picture(seconds) * THIRDS)
+    middle = round((span[0] + span[1]) / 2 * THIRDS)
     first = middle // SEGMENT * SEGMENT if on_grid else middle - SEGMENT // 2
     earliest = 0 if on_grid else -SEGMENT  # The original keeps a segment that only touches the beginning.
     starts = [first]

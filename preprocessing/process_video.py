@@ -19,13 +19,14 @@ from preprocessing.decode_video import SampledFrames
 from preprocessing.detect_people import Detector, LabelledBox
 from preprocessing.human_boxes import boxes_at, in_pixels, tracks_by_label
 from preprocessing.options import Options
-from preprocessing.plan_windows import SEGMENT, THIRDS, WINDOWS, Plan, clipped, is_outside
+from preprocessing.plan_windows import SEGMENT, THIRDS, WINDOWS, Plan, clipped, is_outside, last_picture, tiles
 from preprocessing.problems import Problem, VideoError
 from preprocessing.shot_cuts import ShotCuts
 from preprocessing.subtitles import Cue, in_ascii, read_cues, subtitle_of_segments
 from preprocessing.track_boxes import clean, track
 
 BATCH = 16  # frames handed to the detector at once
+SHORTER_SOUND = 1.0  # seconds by which sound may end before the pictures without a word
 LONGEST_GAP = 1.0  # seconds for which a person may be hidden and still be the same track
 
 
@@ -60,11 +61,13 @@ def process(
             problems.append(Problem(clip.name, stage, problem, advice))
 
     watched = _watch(clip, options, detector, note, on_progress)
-    spans = [clipped(span, watched.seconds) for span in clip.spans if not is_outside(span, watched.seconds)]
-    plans = WINDOWS[options.windows](watched.seconds, spans, options.segments_per_window)
+    last = last_picture(watched.seconds)
+    spans = [clipped(span, last) for span in clip.spans if not is_outside(span, watched.seconds)]
+    lay = WINDOWS[options.windows] if spans else tiles  # a clip about which nothing can be asked serves pretraining
+    plans = lay(watched.seconds, spans, options.segments_per_window)
     cues = _read(clip, note)
     samples = _listen(clip, watched.seconds, note)
-    records = [_record(clip.name, plan, watched, cues, samples) for plan in plans if plan.windows]
+    records = [_record(clip.name, plan, watched, cues, samples) for plan in plans]
     return {
         "video": clip.name,
         "seconds": watched.seconds,
@@ -245,6 +248,8 @@ def _listen(clip: Clip, seconds: float, note) -> np.ndarray | None:
     source = clip.media.audio or clip.media.pictures
     if source.is_dir():
         return None
+    if clip.media.audio:  # The last segment may end behind the last picture.
+        seconds += SECONDS_PER_SEGMENT
     advice = "the sound that could be read is used; copy or download the file again for the rest"
     try:
         samples, problem = decode_audio(source, spectrogram.SAMPLE_RATE, seconds, clip.media.audio is not None)
@@ -252,6 +257,10 @@ def _listen(clip: Clip, seconds: float, note) -> np.ndarray | None:
         if clip.media.audio is None:
             raise
         samples, problem = None, f"its sound {source.name} {error.problem.problem}"
+    if clip.media.audio and samples is not None and not problem:
+        heard = len(samples) / spectrogram.SAMPLE_RATE
+        if heard < seconds - SECONDS_PER_SEGMENT - SHORTER_SOUND:
+            problem = f"its sound {source.name} ends at {heard:.1f} s"
     note("audio", problem, advice)
     return None if samples is None else spectrogram.normalise(samples)
 

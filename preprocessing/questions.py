@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 
 from mmdiff.data.records import Question
-from preprocessing.plan_windows import SEGMENT, THIRDS, Span, clipped, is_outside, window
+from preprocessing.plan_windows import SEGMENT, THIRDS, Span, clipped, is_outside, last_picture, window
 
-NUMBER = r"[-+]?(?:nan|inf|(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)"
+NUMBER = r"[-+]?(?:nan|(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?)"
+LONGEST_NAME = 200  # bytes, of a clip: file systems take 255, with what stands around it
 SPAN = re.compile(rf"\s*({NUMBER})\s*-\s*({NUMBER})\s*", re.IGNORECASE)
 
 
@@ -29,6 +30,10 @@ def checked(where: str, id: object, video: object, text: object, answers: object
     """A question. Raises ValueError, with a reason that follows the name of the place, where it cannot be asked."""
     if not isinstance(video, str) or not video:
         raise ValueError("names no video")
+    if len(video.encode(errors="replace")) > LONGEST_NAME or "\0" in video:
+        raise ValueError("the video has no name that a file could have")
+    if not isinstance(id, int | str) or isinstance(id, bool) or id == "":
+        raise ValueError("the question has no id")
     if not isinstance(text, str) or not text.strip():
         raise ValueError("the question is empty")
     if not isinstance(answers, list) or not all(isinstance(answer, str) and answer.strip() for answer in answers):
@@ -44,20 +49,29 @@ def checked(where: str, id: object, video: object, text: object, answers: object
     return Asked(where, str(id), video, text.strip(), tuple(answers), -1 if label is None else label, span)
 
 
-def read_span(text: object) -> Span | None:
-    """ "76.01-84.2" in seconds, where either may be negative or have an exponent; None for "nan-nan".
+def read_span(said: object) -> Span | None:
+    """Seconds of "76.01-84.2", where either may be negative or have an exponent, or of [76.01, 84.2]; None for "nan-nan".
 
     Raises ValueError for anything else.
     """
-    match = SPAN.fullmatch(text) if isinstance(text, str) else None
-    if match is None:
-        raise ValueError(f"the time span {text!r} is not two numbers of seconds")
-    return finite((float(match[1]), float(match[2])))
+    if isinstance(said, str) and (match := SPAN.fullmatch(said)):
+        span = float(match[1]), float(match[2])
+    elif isinstance(said, list) and len(said) == 2 and all(type(time) in (int, float) for time in said):
+        span = float(said[0]), float(said[1])
+    else:
+        raise ValueError(f"the time span {said!r:.60} is not two numbers of seconds")
+    if any(map(math.isinf, span)):
+        raise ValueError(f"the time span {said!r:.60} has no end")
+    return None if any(map(math.isnan, span)) else span
 
 
-def finite(span: Span) -> Span | None:
-    """The span; None where one of its ends is not a number."""
-    return span if all(map(math.isfinite, span)) else None
+def clip_name(name: object) -> str:
+    """The name of a clip that has files of its own. Raises ValueError for one that would lead out of their folder."""
+    if not isinstance(name, str) or not name:
+        raise ValueError("names no video")
+    if "/" in name or "\\" in name or name.startswith("."):
+        raise ValueError(f"{name!r} is no name of a clip")
+    return name
 
 
 def attach(
@@ -80,12 +94,13 @@ def attach(
             asked_about = f"{start:g} to {end:g} s" if math.isfinite(end) else f"{start:g} s and after"
             outside.append((question, f"asks about {asked_about}, but the video ends at {seconds:.1f} s"))
             continue
-        span = clipped(question.span, seconds)
         if kind == "tiles":  # the tile whose middle is nearest to the question's
+            span = clipped(question.span, seconds)
             middle = sum(span) / 2
             record = min(range(len(windows)), key=lambda i: abs(sum(windows[i][0]) / 2 - middle))
             place = 0
         else:
+            span = clipped(question.span, last_picture(seconds))
             starts = window(span, seconds, per_window, on_grid=kind == "grid")
             wanted = (starts[0] / THIRDS, (starts[-1] + SEGMENT) / THIRDS)
             record = 0

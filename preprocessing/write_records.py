@@ -6,6 +6,7 @@ opens what `mmdiff preprocess` wrote, and with `data=FOLDER` its `download_and_p
 
 import collections
 import contextlib
+import dataclasses
 import io
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +41,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     ):
         """Opens written records; or with `data`, the dataset's folder, or with what is `staged`, can write them."""
         self._data, self._options, self._staged, self._on_clip = data, options, staged, on_clip
-        self.problems: list[Problem] = []  # of questions, found while they were written
+        self.problems: list[Problem] = []  # of clips that were not given as staged, and of questions
         self.coverage: dict[str, dict[str, int]] = {}
         self.stored: collections.Counter = collections.Counter()
         super().__init__(**{"file_format": "array_record", **tfds_options})
@@ -61,13 +62,18 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if self._staged is None:
             if self._data is None:
                 raise PreprocessError(f"give data=..., the folder of {self.name}, to write its records")
-            wanted = self._options or Options()
-            wanted.dataset = self.name
             out = Path(self._data_dir_root)
+            wanted = dataclasses.replace(self._options or Options(), dataset=self.name)
             dataset = open_checked(Path(self._data), out, wanted)
             self._staged = stage(dataset, dataset.read(), out, progress=False)
+            self.problems += self._staged.problems
         self.stored.update(frames=0, bytes=0, frames_asked=0, bytes_asked=0)
         return {split: self._generate_examples(split, paths) for split, paths in self._staged.splits.items()}
+
+    def download_and_prepare(self, **options) -> None:
+        """Writes the records, the same bytes every time; `problems` then says what was left out."""
+        with _fields_in_order():
+            super().download_and_prepare(**options)
 
     def _generate_examples(self, split: str, paths: Sequence[Path]) -> Iterator[tuple[str, dict]]:
         dataset, read = self._staged.dataset, self._staged.read
@@ -92,6 +98,10 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 yield record.id, records.encode(record)
             self._on_clip()
         self.coverage[split] = {"annotated": read.rows[split] if own else annotated, "kept": len(kept)}
+        placed = sum(share["annotated"] for share in self.coverage.values())
+        if not own and len(self.coverage) == len(self._staged.splits) and read.rows.total() > placed:
+            # Lines that cannot be read, or about no video that can: nobody knows of which split they would be.
+            self.coverage["unplaced"] = {"annotated": read.rows.total() - placed, "kept": 0}
         self.info.metadata.update(
             dataset=self.name,
             protocol=dataset.options.protocol or None,
@@ -159,7 +169,7 @@ def write(out: Path, staged: Staged, on_clip: Callable[[], None]) -> RecordsBuil
     """Writes the dataset below `out`; calls `on_clip` after each clip. The builder knows what happened."""
     tfds.disable_progress_bar()  # The caller shows one bar; TFDS would nest three,
     quiet = contextlib.redirect_stdout(io.StringIO())  # and print.
-    with quiet, _fields_in_order(), tempfile.TemporaryDirectory() as nothing:
+    with quiet, tempfile.TemporaryDirectory() as nothing:
         builder = BUILDERS[staged.dataset.name](staged=staged, on_clip=on_clip, data_dir=out)
         builder.download_and_prepare(
             download_dir=nothing, download_config=tfds.download.DownloadConfig(try_download_gcs=False)

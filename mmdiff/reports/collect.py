@@ -20,7 +20,7 @@ from mmdiff.reports.paper import strategy_id
 
 CONFIG, SUMMARY, RECORDS, METRICS = "config.json", "summary.json", "records.digest", "metrics.jsonl"  # of a run
 PROBE, PREDICTIONS = "probe.json", "predictions.npz"  # of a probe, beside its METRICS
-INSIDE = ("checkpoints", "tensorboard", "features", "finetuned")  # what runs and probes fill; nobody's run lies there
+INSIDE = ("checkpoints", "tensorboard", "features", "finetuned")  # what runs and probes fill in their own folders
 VIEWS = ("audio", "text", "joint")  # what an answer was predicted from
 TOLERANCE = 1e-4  # between an accuracy and the mean of what was right: one may have been summed in float32
 
@@ -122,11 +122,12 @@ def collect(paths: list[Path]) -> Collected:
 def _search(top: Path) -> list[Path]:
     found = []
     for folder, below, files in os.walk(top):
-        below[:] = sorted(name for name in below if name not in INSIDE and not name.startswith("."))
         # Other programs call their files config.json, too.
-        ours = CONFIG in files and {METRICS, SUMMARY, RECORDS} & set(files)
-        if ours or PROBE in files or METRICS in files:
+        run = CONFIG in files and {METRICS, SUMMARY, RECORDS} & set(files)
+        if run or PROBE in files or METRICS in files:
             found.append(Path(folder))
+        passed_over = INSIDE if found and found[-1] == Path(folder) else ()
+        below[:] = sorted(name for name in below if name not in passed_over and not name.startswith("."))
     return found
 
 

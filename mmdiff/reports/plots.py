@@ -16,6 +16,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "#5c636c"
 PANELS_PER_ROW = 3
 DOTS_PER_INCH = 180
+LETTER, KEY = 0.075, 0.5  # inches of a legend: a letter, and the line before a name with the space around it
 SPLITS = ("train", "validation")
 
 
@@ -48,9 +49,12 @@ def loss_curves(runs: dict[str, list[dict]], keys: list[str]) -> bytes:
                 *_curve(lines, key, "validation"), color=colour, marker=marker, markersize=5.5, linestyle="none",
                 markeredgecolor="white", markeredgewidth=0.7, zorder=3,
             )  # fmt: skip
+    handles = _legend(list(runs))
+    fit = int(figure.get_figwidth() / (LETTER * max(len(handle.get_label()) for handle in handles) + KEY))
     figure.legend(
-        handles=_legend(list(runs)), loc="outside lower center", ncols=4, frameon=False, fontsize=9.5, handlelength=1.8
-    )
+        handles=handles, loc="outside lower center", ncols=min(max(fit, 1), 4), frameon=False, fontsize=9.5,
+        handlelength=1.8,
+    )  # fmt: skip
     return _png(figure)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from mmdiff.data.loader import evaluation_batches, training_batches
-from mmdiff.data.records import decode, digest, read_split, splits
+from mmdiff.data.records import decode, digest, metadata, read_split, splits
 from mmdiff.data.tokenizer import Tokenizer
 from mmdiff.data.video_examples import BoxRule, DataConfig, video_example
 from mmdiff.masking.anchors import label_weight
@@ -103,7 +103,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path, progress_bar: bool = T
         title=f"pretrain {config.masking.strategy}",
         progress_bar=progress_bar,
     )
-    summary = {"step": ending.step}
+    summary = {"dataset": metadata(config.data.records)["dataset"], "step": ending.step}
     if has_validation:
         progress = ending.progress
         summary |= {"stopped_early": ending.stopped, "best_step": progress.best_step, "best_loss": progress.best_loss}

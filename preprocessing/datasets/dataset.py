@@ -3,8 +3,9 @@
 import abc
 import collections
 import dataclasses
+import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -130,7 +131,8 @@ class Dataset(abc.ABC):
         kept = set(usable)
         known = sorted(annotations.splits(), key=(TRAIN, VALIDATION, TEST).index)
         found = {split: [clip for clip in annotations.clips(split) if clip in kept] for split in known}
-        return {split: clips for split, clips in found.items() if clips}, []
+        empty = [f"no clip of the {split} split can be used" for split, clips in found.items() if not clips]
+        return {split: clips for split, clips in found.items() if clips}, empty
 
     def notices(self, annotations: Annotations) -> list[str]:
         """What `mmdiff check` should say about this dataset beside what it says about all."""
@@ -140,21 +142,35 @@ class Dataset(abc.ABC):
         """The first of these files or folders below the data that is there."""
         return next((path for name in names if (path := self.data / name).exists()), None)
 
+    def find_file(self, *names: str) -> Path | None:
+        """The first of these files below the data that is there."""
+        return next((path for name in names if (path := self.data / name).is_file()), None)
 
-def json_lines(path: Path) -> Iterator[tuple[str, dict | None, str | None]]:
-    """For each line that is not empty its place, its object, and what is wrong where it is none."""
+
+def row_of(split: str, where: str, make: Callable[[], Row]) -> Row:
+    """What `make` makes of one entry of an annotation, whose fields may be anything: what goes wrong costs this row."""
+    try:
+        return make()
+    except ValueError as error:
+        return Row(split, where, problem=str(error))
+    except (TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
+        return Row(split, where, problem=f"its fields are not what they should be ({error!r:.100})")
+
+
+def json_lines(split: str, path: Path, ask: Callable[[str, dict], Asked]) -> Iterator[Row]:
+    """The row of each line that is not empty; `ask` makes the question of its place and its object."""
+
+    def parsed(where: str, line: bytes) -> Row:
+        try:
+            fields = json.loads(line.decode("utf-8-sig"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"is not JSON ({error})") from None
+        if type(fields) is not dict:
+            raise ValueError("is not a JSON object")
+        return Row(split, where, (ask(where, fields),))
+
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            where = f"{path.name}:{number}"
-            try:
-                fields = json.loads(line.decode("utf-8-sig"))
-            except ValueError as error:
-                yield where, None, f"is not JSON ({error})"
-                continue
-            yield (
-                where,
-                (fields if isinstance(fields, dict) else None),
-                (None if isinstance(fields, dict) else "is not a JSON object"),
-            )
+            if line.strip():
+                where = f"{path.name}:{number}"
+                yield row_of(split, where, functools.partial(parsed, where, line))

@@ -1,6 +1,7 @@
 """Social-IQ 1.0: to each question four right and three wrong answers, from which a protocol makes multiple choices."""
 
 import ast
+import functools
 import hashlib
 import itertools
 import re
@@ -9,9 +10,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from preprocessing.clip import Media
-from preprocessing.datasets.dataset import TRAIN, VALIDATION, Dataset, Official, Row
+from preprocessing.datasets.dataset import TRAIN, VALIDATION, Dataset, Official, Row, row_of
 from preprocessing.problems import PreprocessError
-from preprocessing.questions import checked
+from preprocessing.questions import checked, clip_name
 
 FOLDS = {TRAIN: "standard_train_fold", VALIDATION: "standard_valid_fold"}  # The test fold was never released.
 FOLDS_FILE = "socialiq_std_folds.py"
@@ -75,54 +76,57 @@ class SocialIq(Dataset):
 
     def folds(self) -> dict[str, list[str]]:
         """The ids of each split. The file is Python: its lists are read, nothing in it is run."""
-        path = self.find(FOLDS_FILE, f"data/{FOLDS_FILE}", f"raw/{FOLDS_FILE}")
+        path = self.find_file(FOLDS_FILE, f"data/{FOLDS_FILE}", f"raw/{FOLDS_FILE}")
         if path is None:
             raise PreprocessError(f"{self.data} holds no {FOLDS_FILE}: copy it from the repository A2Zadeh/Social-IQ")
         try:
             lists = {
                 target.id: ast.literal_eval(statement.value)
-                for statement in ast.parse(path.read_text(encoding="utf-8")).body
+                for statement in ast.parse(path.read_text(encoding="utf-8-sig")).body
                 if isinstance(statement, ast.Assign)
                 for target in statement.targets
                 if isinstance(target, ast.Name) and target.id in FOLDS.values()
             }
-            return {split: [str(clip) for clip in lists[name]] for split, name in FOLDS.items()}
-        except (SyntaxError, ValueError, KeyError, TypeError) as error:
+            for name in FOLDS.values():
+                if not isinstance(lists[name], list | tuple):
+                    raise TypeError(f"{name} is no list")
+            return {split: list(dict.fromkeys(map(clip_name, lists[name]))) for split, name in FOLDS.items()}
+        except (SyntaxError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise PreprocessError(f"{path} holds no lists {' and '.join(FOLDS.values())} ({error!r})") from None
 
     def _rows(self, split: str, clip: str, path: Path) -> Iterator[Row]:
         question: list | None = None  # [where, text, right answers, wrong answers]
-        text = path.read_bytes().decode("utf-8", errors="replace")
+        text = path.read_bytes().decode("utf-8-sig", errors="replace")
         for number, line in enumerate(itertools.chain(text.splitlines(), ["q:"]), 1):
             match = LINE.fullmatch(line)
-            where = f"{path.name}:{number}"
-            if match is None:
-                if line.strip():
-                    told = f"is neither q, a nor i followed by a colon: {line.strip()[:40]!r}"
-                    yield Row(split, where, problem=told, is_question=False)
+            if match is None and not line.strip():
                 continue
-            kind, said = match[1].lower(), match[2].strip()
+            where = f"{path.name}:{number}"
+            kind, said = (match[1].lower(), match[2].strip()) if match else ("", "")
+            if kind in ("q", "") and question:
+                yield row_of(split, question[0], functools.partial(self._row, split, clip, *question))
             if kind == "q":
-                if question:
-                    yield self._row(split, clip, *question)
                 question = [where, said, [], []]
-            elif question is None:
-                yield Row(split, where, problem="an answer comes before the first question", is_question=False)
-            else:
+            elif kind and question:
                 question[2 if kind == "a" else 3].append(said)
+            elif kind:
+                yield Row(split, where, problem="an answer without a question", is_question=False)
+            else:  # It may have been a question: what follows is not the one before's.
+                question = None
+                told = f"is neither q, a nor i followed by a colon: {line.strip()[:40]!r}"
+                yield Row(split, where, problem=told, is_question=False)
 
     def _row(self, split: str, clip: str, where: str, text: str, right: list[str], wrong: list[str]) -> Row:
         kept_right, kept_wrong = _distinct(right), _distinct([said for said in wrong if said not in right])
         left_out = len(right) + len(wrong) - len(kept_right) - len(kept_wrong)
         problem = f"{left_out} of its answers are repeated or empty" if left_out else None
-        if (len(right), len(wrong)) != (RIGHT, WRONG):
-            told = f"{len(right)} right and {len(wrong)} wrong answers instead of {RIGHT} and {WRONG}"
+        told = f"{len(right)} right and {len(wrong)} wrong answers instead of {RIGHT} and {WRONG}"
+        if len(right) > RIGHT or len(wrong) > WRONG:
+            raise ValueError(told)  # Another question's may be among them.
+        if len(right) < RIGHT or len(wrong) < WRONG:
             problem = f"{told}; {problem}" if problem else told
-        try:
-            name = f"{clip}_{where.rsplit(':', 1)[1]}"
-            asked = tuple(self._asked(where, clip, name, text, kept_right[:RIGHT], kept_wrong[:WRONG]))
-        except ValueError as error:
-            return Row(split, where, problem=str(error))
+        name = f"{clip}_{where.rsplit(':', 1)[1]}"
+        asked = tuple(self._asked(where, clip, name, text, kept_right, kept_wrong))
         return Row(split, where, asked, problem=problem, advice="the others are used")
 
     def _asked(self, where: str, clip: str, name: str, text: str, right: Sequence[str], wrong: Sequence[str]):
@@ -141,7 +145,8 @@ class SocialIq(Dataset):
 
     def _below(self, folders: Sequence[str], names: Sequence[str], suffix: str) -> Path | None:
         places = [f"{folder}/{name}{suffix}" for folder in folders for name in names]
-        return self.find(*places, *(f"raw/{place}" for place in places))
+        find = self.find_file if suffix else self.find
+        return find(*places, *(f"raw/{place}" for place in places))
 
 
 def _distinct(answers: list[str]) -> list[str]:

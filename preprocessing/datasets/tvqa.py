@@ -7,7 +7,7 @@ from types import MappingProxyType
 from preprocessing.clip import Media
 from preprocessing.datasets.dataset import TEST, TRAIN, VALIDATION, Dataset, Official, Row, json_lines
 from preprocessing.problems import PreprocessError
-from preprocessing.questions import Asked, checked, read_span
+from preprocessing.questions import Asked, checked, clip_name, read_span
 
 FILES = {TRAIN: "tvqa_train.jsonl", VALIDATION: "tvqa_val.jsonl", TEST: "tvqa_test_public.jsonl"}
 SHOWS = {  # as the annotation spells them
@@ -44,7 +44,7 @@ class Tvqa(Dataset):
     )
 
     def annotation_files(self) -> list[Path]:
-        return [path for file in FILES.values() if (path := self.find(f"tvqa_qa_release/{file}", file))]
+        return [path for file in FILES.values() if (path := self.find_file(f"tvqa_qa_release/{file}", file))]
 
     def rows(self) -> Iterator[Row]:
         files = self.annotation_files()
@@ -55,47 +55,38 @@ class Tvqa(Dataset):
             )
         for split, file in FILES.items():
             for path in (path for path in files if path.name == file):
-                for where, fields, problem in json_lines(path):
-                    try:
-                        if fields is None:
-                            raise ValueError(problem)
-                        yield Row(split, where, (asked(where, fields, read_span(fields.get("ts"))),))
-                    except ValueError as error:
-                        yield Row(split, where, problem=str(error))
+                yield from json_lines(split, path, asked)
 
     def media(self, clip: str) -> Media:
         show = show_of(clip)
         frames = f"frames_hq/{show}_frames/{clip}"
         audio = f"audios/{'bbt_new' if show == 'bbt' else show}/{show}_audios/{clip}"
         return Media(
-            pictures=self._below("tvqa_frames", frames, f"{frames}.mp4"),
-            audio=self._below("tvqa_frames", f"{audio}.mp3", f"{audio}.wav"),
-            subtitles=self.find(f"tvqa_subtitles/{clip}.srt"),
+            pictures=self.find(*_below(frames, f"{frames}.mp4")),
+            audio=self.find_file(*_below(f"{audio}.mp3", f"{audio}.wav")),
+            subtitles=self.find_file(f"tvqa_subtitles/{clip}.srt"),
             english=True,
         )
 
     def layout(self) -> str:
         return "frames_hq/{show}_frames/{clip}/00001.jpg ... or {clip}.mp4, in the folder or in its tvqa_frames"
 
-    def _below(self, folder: str, *names: str) -> Path | None:
-        return self.find(*names, *(f"{folder}/{name}" for name in names))
+
+def _below(*names: str) -> tuple[str, ...]:
+    return *names, *(f"tvqa_frames/{name}" for name in names)
 
 
-def asked(where: str, fields: dict, span) -> Asked:
-    """The question of a line. Raises ValueError with a reason."""
-    show, clip, answer = fields.get("show_name"), fields.get("vid_name"), fields.get("answer_idx")
-    if show is not None and show not in SHOWS:
+def asked(where: str, fields: dict) -> Asked:
+    """The question of a line of TVQA or of an item of TVQA+. Raises ValueError with a reason."""
+    show, clip, answer = fields.get("show_name"), clip_name(fields.get("vid_name")), fields.get("answer_idx")
+    if show is not None and (not isinstance(show, str) or show not in SHOWS):
         raise ValueError(f"the show {show!r} is none of {', '.join(SHOWS)}")
-    if isinstance(clip, str) and ("/" in clip or clip.startswith(".")):
-        raise ValueError(f"the clip {clip!r} has no name of a clip")
-    if show is not None and isinstance(clip, str) and show_of(clip) != SHOWS[show]:
+    if show is not None and show_of(clip) != SHOWS[show]:
         raise ValueError(f"the clip {clip!r} is not of the show {show!r}")
     if isinstance(answer, str) and answer.isdigit():
         answer = int(answer)  # TVQA+ has texts
     answers = [fields.get(f"a{i}") for i in range(ANSWERS)]
-    if fields.get("qid") is None:
-        raise ValueError("the question has no qid")
-    return checked(where, fields["qid"], clip, fields.get("q"), answers, answer, span)
+    return checked(where, fields.get("qid"), clip, fields.get("q"), answers, answer, read_span(fields.get("ts")))
 
 
 def show_of(clip: str) -> str:

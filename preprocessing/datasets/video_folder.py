@@ -1,5 +1,7 @@
 """A folder of videos, with questions in `questions.jsonl` or without: the general case."""
 
+import dataclasses
+import functools
 import hashlib
 import math
 import os
@@ -48,13 +50,8 @@ class VideoFolder(Dataset):
     def rows(self) -> Iterator[Row]:
         known = _names(list(self.videos()))
         for path in self.annotation_files():
-            for where, fields, problem in json_lines(path):
-                try:
-                    if fields is None:
-                        raise ValueError(problem)
-                    yield Row(EVERY, where, (_asked(where, fields, known),))
-                except (ValueError, OverflowError) as error:
-                    yield Row(EVERY, where, problem=str(error), advice=ADVICE)
+            for row in json_lines(EVERY, path, functools.partial(_asked, known)):
+                yield dataclasses.replace(row, advice=ADVICE) if row.problem else row
 
     def media(self, clip: str) -> Media:
         path = self.videos().get(clip)
@@ -129,7 +126,7 @@ def _hash(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
 
 
-def _asked(where: str, fields: dict, known: dict[str, set[str]]) -> Asked:
+def _asked(known: dict[str, set[str]], where: str, fields: dict) -> Asked:
     name = fields.get("id") if fields.get("id") is not None else f"q{int(where.rsplit(':', 1)[1]):06d}"
     start, end = _seconds(fields, "start"), _seconds(fields, "end")
     if start is not None and end is not None and end < start:

@@ -435,6 +435,22 @@ def test_a_summary_describes_itself_in_plain_lines(folder, processed):
     assert len(dataclasses.replace(fine, notices=[]).describe().splitlines()) == 1
 
 
+def test_coverage_counts_every_line_of_the_questions(processed):
+    _, summary, _ = processed
+    counts = summary.coverage
+    # Of four lines one asks about a video that is not there, and one about a time behind the end of its video.
+    assert counts["unplaced"] == {"annotated": 1, "kept": 0}
+    assert sum(share["annotated"] for share in counts.values()) == 4
+    assert sum(share["kept"] for share in counts.values()) == 2
+
+
+def test_videos_without_questions_get_windows_however_these_are_laid(folder, tmp_path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/a.mp4").symlink_to(folder / "walks.mp4")
+    for kind in ("spans", "grid"):
+        assert run(tmp_path / "videos", tmp_path / kind, windows=kind).records == {"train": 2}
+
+
 def test_segments_are_kept_while_their_middle_is_inside():
     assert [segment_count(seconds) for seconds in (0.1, 2.4, 6.9, 7.1, 139.4)] == [1, 1, 1, 2, 30]
 

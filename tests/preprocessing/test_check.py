@@ -42,14 +42,14 @@ def test_what_is_there_and_what_is_lacking_is_counted(tvqa):
     assert train.without == {"pictures": 2, "audio": 3, "subtitles": 2}
     told = {(problem.file, problem.stage) for problem in report.problems}
     assert told == {
-        ("tvqa_train.jsonl:6", "questions"),
+        ("tvqa_train.jsonl:6 (30 to 40 s of 4.0 s)", "questions"),
         ("tvqa_train.jsonl:7", "questions"),
         ("s01e01_seg01_clip_02", "audio"),
         ("s01e01_seg01_clip_02", "decode"),
         ("s01e01_seg01_clip_03", "decode"),
         ("s01e01_seg01_clip_04", "media"),
     }
-    assert "validation: its annotation is not there" in report.notices
+    assert "validation: its annotation is not there, or holds no question" in report.notices
     assert "train: 7 questions, 122032 fewer than the official 122039" in report.notices
 
 
@@ -110,3 +110,26 @@ def test_the_protocol_decides_how_many_choices_there_are_and_what_chance_is(tmp_
         train = report.splits["train"]
         assert (train.usable_questions, train.choices, train.chance) == (1, choices, chance)
         assert f"{100 * chance:.1f}%" in report.describe() and f"protocol {protocol}" in report.describe()
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image"])
+def test_a_broken_last_image_is_told_of(tmp_path, content):
+    write_lines(tmp_path / "tvqa_train.jsonl", [tvqa_row(1)])
+    tvqa_media(tmp_path, "s01e01_seg01_clip_00", "bbt", seconds=4.0)
+    (tmp_path / "frames_hq/bbt_frames/s01e01_seg01_clip_00/00012.jpg").write_bytes(content)
+    report = checked(tmp_path, "tvqa")
+    assert [problem.problem for problem in report.problems] == ["its last image cannot be read"]
+    assert report.splits["train"].usable_questions == 1
+
+
+@pytest.mark.parametrize("content", ["null", "3", "{", "[1]", '{"subsets": {"car": {"train": "abc"}}}'])
+def test_files_that_no_record_depends_on_never_end_a_check(tmp_path, content):
+    write_lines(tmp_path / "qa/qa_train.json", [siq2_row("x")])
+    (tmp_path / "trims.json").write_text(content)
+    (tmp_path / "original_split.json").write_text(content)
+    assert checked(tmp_path, "social_iq2").splits["train"].questions == 1
+
+
+def test_a_folder_as_the_file_of_the_report_is_refused_before_any_work(tvqa, tmp_path, capsys):
+    assert main(["check", "tvqa", "--data", str(tvqa), "--json", str(tmp_path)]) == 2
+    assert "is a folder: give a file as --json" in capsys.readouterr().err

@@ -89,13 +89,21 @@ def test_an_unknown_answer_is_minus_one(tmp_path):
         ("nan-nan", None),
         ("NaN-NaN", None),
         ("3-nan", None),
+        ([1, 2.5], (1, 2.5)),
+        ([float("nan"), 2], None),
     ],
 )
 def test_spans_are_read_whatever_their_numbers_look_like(text, span):
     assert read_span(text) == span
 
 
-@pytest.mark.parametrize("text", ["", "5", "1-2-3", "a-b", None, 5, [1, 2]])
+@pytest.mark.parametrize("text", ["", "5", "1-2-3", "a-b", None, 5, [1], [1, "2"], [True, 2], "inf-inf"])
 def test_what_is_no_span_is_refused(text):
     with pytest.raises(ValueError, match="is not two numbers of seconds"):
+        read_span(text)
+
+
+@pytest.mark.parametrize("text", ["0-1e400", [0, float("inf")]])
+def test_a_span_without_end_is_refused(text):
+    with pytest.raises(ValueError, match="has no end"):
         read_span(text)
