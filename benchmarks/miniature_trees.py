@@ -57,7 +57,7 @@ class Footage:
         return frames, np.concatenate(sound), words
 
 
-def make_tvqa(out: Path, shared: Path, footage: Footage, clips: int, seconds: float) -> None:
+def make_tvqa(out: Path, shared: Path, footage: Footage, clips: int, seconds: float, questions: int) -> None:
     """`clips` clips of TVQA+ for training, a half of that for validation, and two of TVQA's own test questions."""
     plus = json.loads((shared / "data/tvqa/tvqa_plus_val.json").read_text())
     by_clip: dict[str, list[dict]] = {}
@@ -66,7 +66,7 @@ def make_tvqa(out: Path, shared: Path, footage: Footage, clips: int, seconds: fl
     names = list(by_clip)[: clips + clips // 2]
     splits = {"train": names[:clips], "val": names[clips:]}
     for split, chosen in splits.items():
-        items = [item for name in chosen for item in by_clip[name]]
+        items = [item for name in chosen for item in by_clip[name][:questions]]
         lines = [
             json.dumps(
                 {key: item[key] for key in ("qid", "q", "a0", "a1", "a2", "a3", "a4", "vid_name")}
@@ -159,10 +159,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--shared", type=Path, default=Path("../shared"), help="with data/ and videos/")
     parser.add_argument("--clips", type=int, default=8, help="for training; half as many for validation")
+    parser.add_argument("--questions", type=int, default=100, help="of a clip of TVQA, at most")
     parser.add_argument("--seconds", type=float, default=60.0, help="of a clip")
     options = parser.parse_args()
     footage = Footage(options.shared / "videos")
-    make_tvqa(options.out / "tvqa", options.shared, footage, options.clips, options.seconds)
+    make_tvqa(options.out / "tvqa", options.shared, footage, options.clips, options.seconds, options.questions)
     make_social_iq2(options.out / "social_iq2", options.shared, footage, options.clips, options.seconds)
     print(f"{options.out}/tvqa (also for tvqa_plus) and {options.out}/social_iq2")
 

@@ -1,6 +1,6 @@
 """What a linear probe costs, beside the plain way: the whole network, forward and backward, for every epoch and seed.
 
-    python benchmarks/miniature_trees.py MINI --shared ../shared --clips 2 --seconds 40
+    python benchmarks/miniature_trees.py MINI --shared ../shared --clips 2 --seconds 40 --questions 2
     mmdiff preprocess tvqa --data MINI/tvqa RECORDS
     python benchmarks/probe_cost.py RECORDS --tokenizer ../shared/data/tokenizer/lowercase_encoder.json --size base
 
@@ -72,7 +72,7 @@ def ours(model, params, data, questions, tokenizer, heads: LinearProbeConfig) ->
     counted: dict[str, list[float]] = {}
     for name in ("_encode_frames", "_encode_segments", "_ask"):
         setattr(frozen, name, Counted(name.strip("_"), getattr(frozen, name), counted))
-    encoder = frozen.Encoder(model, params, jax.local_devices())
+    encoder = frozen.Encoder(model, params, jax.local_devices(), heads.at_once)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         pairs = [

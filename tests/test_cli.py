@@ -66,7 +66,7 @@ def test_pretrain_probe_and_view_work_by_their_documented_words(records, run, tm
         "tokenizer.json",
     ]
     assert cli.main(["probe", "--config", PROBE, "--checkpoint", str(run), "--workdir", str(tmp_path / "probe")]) == 0
-    assert "| difference | linear |" in capsys.readouterr().out
+    assert "| difference body | linear |" in capsys.readouterr().out
     words = ["--config", CONFIG, "--out", str(tmp_path / "view"), "--strategies", "random,difference", "--clips", "1"]
     assert cli.main(["view", *words, *fields(records)]) == 0
     page = (tmp_path / "view" / "index.html").read_text(encoding="utf-8")
@@ -124,7 +124,7 @@ def test_mistakes_about_checkpoints_are_explained(records, run, tmp_path, capsys
     own = [*words, run, "--config.data.segments=7", "--config.model.rows=4"]
     assert "only data.records can be changed" in said(capsys, "probe", *own)
     typo = [*words, run, "--config.probe.sedes=3"]
-    assert "config.probe has no field 'sedes'; it has seeds, epochs" in said(capsys, "probe", *typo)
+    assert "config.probe has no field 'sedes'; it has seeds, at_once, epochs" in said(capsys, "probe", *typo)
 
 
 def test_a_bad_file_costs_itself_and_strict_says_so(tmp_path, capsys):

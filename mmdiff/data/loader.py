@@ -44,6 +44,25 @@ def training_batches(
         record = decode(example)
         return make_example(record, int(rng.integers(len(record.windows))), rng)
 
+    return shuffled_batches(source, visit, batch_size, seed, threads, host, hosts)
+
+
+def evaluation_batches(
+    folder: str, split: str, make_example: MakeExample, batch_size: int, host: int, hosts: int
+) -> Iterator[VideoBatch]:
+    """The middle window of every record of a split once, in order; the last batch filled up with empty examples."""
+
+    def look(example) -> VideoBatch:
+        record = decode(example)
+        return make_example(record, len(record.windows) // 2, None)
+
+    return batches_in_order(read_split(folder, split), look, batch_size, host, hosts)
+
+
+def shuffled_batches(
+    source, visit: Callable[..., Example], batch_size: int, seed: int, threads: int, host: int, hosts: int
+) -> grain.DatasetIterator:
+    """Endless batches of this host's share of what can be indexed; `visit` makes an example of an item and a generator."""
     return iter(
         grain.MapDataset.source(source)[host::hosts]
         # The host enters the seed: a random map draws by the index inside the host's slice.
@@ -57,16 +76,10 @@ def training_batches(
     )
 
 
-def evaluation_batches(
-    folder: str, split: str, make_example: MakeExample, batch_size: int, host: int, hosts: int
-) -> Iterator[VideoBatch]:
-    """The middle window of every record of a split once, in order; the last batch filled up with empty examples."""
-    source = read_split(folder, split)
-    rounds = -(-len(source) // (batch_size * hosts))  # the same on every host: they step together
-    for first in range(rounds):
-        indices = range(host + first * batch_size * hosts, len(source), hosts)[:batch_size]
-        records = [decode(source[index]) for index in indices]
-        examples = [make_example(record, len(record.windows) // 2, None) for record in records]
-        template = examples[0] if examples else make_example(decode(source[0]), 0, None)
-        empty = jax.tree.map(np.zeros_like, template)
+def batches_in_order(source, look: Callable[..., Example], batch_size: int, host: int, hosts: int) -> Iterator[Example]:
+    """Every item once, every `hosts`-th on this host; all hosts get as many batches, and fill them with empty examples."""
+    for first in range(0, len(source), batch_size * hosts):
+        indices = range(first + host, min(first + batch_size * hosts, len(source)), hosts)
+        examples = [look(source[index]) for index in indices]
+        empty = jax.tree.map(np.zeros_like, examples[0] if examples else look(source[0]))
         yield stack(examples + [empty] * (batch_size - len(examples)))

@@ -1,10 +1,7 @@
 """A record and one of its questions in, the token rows of its candidate answers, or the whole question as arrays, out."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
-import grain.python as grain
-import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
@@ -116,34 +113,3 @@ def no_questions(folder: str, split: str) -> RecordError:
         f"{folder} has no question with a known answer in its {split} split: put a questions.jsonl beside "
         "the videos and run `mmdiff preprocess` again"
     )
-
-
-def question_batches(
-    questions: Questions, make_example, batch_size: int, seed: int, threads: int, host: int, hosts: int
-) -> grain.DatasetIterator:
-    """Endless shuffled batches of this host's share of the questions, whose position can be saved."""
-
-    def ask(asked, rng: np.random.Generator) -> QuestionBatch:
-        return make_example(*asked, rng)
-
-    return iter(
-        grain.MapDataset.source(questions)[host::hosts]
-        .seed(seed * hosts + host)
-        .shuffle()
-        .repeat()
-        .random_map(ask)
-        .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size))
-        .batch(batch_size, batch_fn=stack)
-    )
-
-
-def evaluation_questions(
-    questions: Questions, make_example, batch_size: int, host: int, hosts: int
-) -> Iterator[QuestionBatch]:
-    """Every question once, in order, every `hosts`-th on this host; the last batch filled up with empty examples."""
-    for first in range(0, len(questions), batch_size * hosts):
-        numbers = range(first + host, min(first + batch_size * hosts, len(questions)), hosts)
-        examples = [make_example(*questions[number], None) for number in numbers]
-        template = examples[0] if examples else make_example(*questions[0], None)
-        empty = jax.tree.map(np.zeros_like, template)
-        yield stack(examples + [empty] * (batch_size - len(examples)))

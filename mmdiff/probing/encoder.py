@@ -15,8 +15,6 @@ from mmdiff.models.reserve import MerlotReserve, patchify
 from mmdiff.objectives.masked_video import model_mels
 from mmdiff.objectives.question_answering import Candidates, Windows, candidate_features
 
-# On all devices at once, rounded up to a multiple of their number: one compiled program each serves every record.
-FRAMES_AT_ONCE, SEGMENTS_AT_ONCE, CANDIDATES_AT_ONCE = 32, 32, 32
 PLACES_PER_BANK = 512  # encodings on the devices at once; a record with more gets a larger bank
 
 
@@ -30,34 +28,35 @@ class Row(NamedTuple):
 
 
 class Encoder:
-    """A frozen model on some devices: frames, audio and candidates in, their encodings out, a fixed number at once."""
+    """A frozen model on some devices: frames, audio and candidates in, their encodings out.
 
-    def __init__(self, model: MerlotReserve, params: dict, devices: list[jax.Device]):
+    Each device gets `at_once` of them in every call, so that one compiled program each serves all records.
+    """
+
+    def __init__(self, model: MerlotReserve, params: dict, devices: list[jax.Device], at_once: int):
         self.model = model
         mesh = Mesh(np.array(devices), ("data",))
         self._split = NamedSharding(mesh, PartitionSpec("data"))
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self._params = jax.device_put(params, self._everywhere)
-        self._devices = len(devices)
+        self._count = at_once * len(devices)
 
     def frames(self, frames: list[UInt8[np.ndarray, "h w 3"]]) -> Float[Array, "n v d"]:
         """Each frame's pooled tokens."""
-        return self._bank(_encode_frames, frames, FRAMES_AT_ONCE)
+        return self._bank(_encode_frames, frames)
 
     def segments(self, mels: list[tuple]) -> Float[Array, "n 3 k d"]:
         """Each segment's audio tokens, from (stored spectrograms, their scale)."""
-        return self._bank(_encode_segments, mels, SEGMENTS_AT_ONCE)
+        return self._bank(_encode_segments, mels)
 
     def candidates(self, frames, segments, rows: list["Row"]) -> Float[np.ndarray, "n 2 d"]:
         """The features of each row, whose frames and segments are places in these banks."""
-        parts = [
-            _ask(self.model, self._params, frames, segments, batch) for batch in self._batches(rows, CANDIDATES_AT_ONCE)
-        ]
+        parts = [_ask(self.model, self._params, frames, segments, batch) for batch in self._batches(rows)]
         # Only now: reading a part waits for it.
         return np.concatenate([np.asarray(part, np.float16) for part in parts])[: len(rows)]
 
-    def _bank(self, encode, examples: list, at_once: int):
-        parts = [encode(self.model, self._params, batch) for batch in self._batches(examples, at_once)]
+    def _bank(self, encode, examples: list):
+        parts = [encode(self.model, self._params, batch) for batch in self._batches(examples)]
         encoded = np.concatenate([np.asarray(part) for part in parts])
         # A whole number of banks, so that all but the largest records share one program.
         size = -(-len(encoded) // PLACES_PER_BANK) * PLACES_PER_BANK
@@ -65,11 +64,10 @@ class Encoder:
         filled[: len(encoded)] = encoded
         return jax.device_put(filled, self._everywhere)
 
-    def _batches(self, examples: list, at_once: int):
-        count = -(-at_once // self._devices) * self._devices
-        for start in range(0, len(examples), count):
-            part = examples[start : start + count]
-            yield jax.device_put(stack(part + part[-1:] * (count - len(part))), self._split)
+    def _batches(self, examples: list):
+        for start in range(0, len(examples), self._count):
+            part = examples[start : start + self._count]
+            yield jax.device_put(stack(part + part[-1:] * (self._count - len(part))), self._split)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -10,11 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
+from mmdiff.data.loader import batches_in_order, shuffled_batches
 from mmdiff.data.question_examples import (
     QuestionBatch,
     Questions,
-    evaluation_questions,
-    question_batches,
     question_example,
 )
 from mmdiff.data.tokenizer import Tokenizer
@@ -60,17 +59,15 @@ def finetune(
     asked = {split: Questions(config.data.records, split) for split in ("train", "validation")}
     slots = max(max(questions.answers) for questions in asked.values())
 
-    def make_example(record, question, rng) -> QuestionBatch:
-        return question_example(
-            record, question, slots, config.data, sizes.image_grid, sizes.patch_size, tokenizer, rng
-        )
+    def ask(question: tuple, rng: np.random.Generator | None = None) -> QuestionBatch:
+        return question_example(*question, slots, config.data, sizes.image_grid, sizes.patch_size, tokenizer, rng)
 
     epoch = epoch_steps(config.train, len(asked["train"]))
     schedule, optimizer_config = in_steps(config.train, config.optimizer, len(asked["train"]))
     schedule.log_every = min(schedule.log_every, epoch)  # a line of each epoch at least
     optimizer = make_optimizer(optimizer_config, schedule.steps)
     objective = QuestionAnswering(MerlotReserve(sizes), config.questions)
-    validation = functools.partial(evaluation_questions, asked["validation"], make_example, micro // hosts, host, hosts)
+    validation = functools.partial(batches_in_order, asked["validation"], ask, micro // hosts, host, hosts)
     used = {name: module for name, module in params.items() if name not in UNUSED}
 
     def one_seed(seed: int) -> None:
@@ -79,8 +76,8 @@ def finetune(
             return
         workdir.mkdir(parents=True, exist_ok=True)
         train = dataclasses.replace(schedule, seed=seed)
-        batches = question_batches(
-            asked["train"], make_example, train.batch_size // hosts, seed, config.data.threads, host, hosts
+        batches = shuffled_batches(
+            asked["train"], ask, train.batch_size // hosts, seed, config.data.threads, host, hosts
         )
         kernel = first_projection(sizes.hidden_size, seed, config.questions)
         ending = run_loop(

@@ -40,6 +40,7 @@ class LinearProbeConfig:
     """
 
     seeds: int = 5
+    at_once: int = 4  # frames, pieces of audio and candidates that one device encodes at a time
     epochs: int = 20  # at most
     batch_size: int = 32
     learning_rates: tuple[float, ...] = (1e-4, 1e-3, 1e-2)  # the one with the best mean over seeds is reported
@@ -50,7 +51,7 @@ class LinearProbeConfig:
 
     def validate(self) -> None:
         """Raises ValueError for a value that means nothing."""
-        for name in ("seeds", "epochs", "batch_size"):
+        for name in ("seeds", "at_once", "epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"probe.{name}={getattr(self, name)} must be at least 1")
         if self.patience < 0:

@@ -62,7 +62,7 @@ def probe(config: ProbeConfig, checkpoint: str | Path, workdir: str | Path, prog
     if config.mode == "linear":
         about["features"] = name(*what_features_depend_on(config.data, config.questions, sizes))
         folder = workdir / FEATURES / about["features"]
-        encoder = Encoder(MerlotReserve(sizes), params, jax.local_devices())
+        encoder = Encoder(MerlotReserve(sizes), params, jax.local_devices(), config.probe.at_once)
         found, took = {}, {}
         for split in ("train", "validation"):
             found[split], took[split] = compute_features(

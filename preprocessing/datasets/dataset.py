@@ -147,6 +147,35 @@ class Dataset(abc.ABC):
         return next((path for name in names if (path := self.data / name).is_file()), None)
 
 
+class FilePerSplit(Dataset):
+    """A dataset whose annotation is one file for each split."""
+
+    files: Mapping[str, str]  # by split
+    folders: tuple[str, ...]  # in which they may lie
+    wanted: str  # what to do where there is none
+
+    def annotation_files(self) -> list[Path]:
+        return [path for _, path in self._found()]
+
+    def rows(self) -> Iterator[Row]:
+        found = self._found()
+        if not found:
+            raise PreprocessError(f"{self.data} holds no annotation of {self.name}: {self.wanted}")
+        for split, path in found:
+            yield from self.rows_of(split, path)
+
+    @abc.abstractmethod
+    def rows_of(self, split: str, path: Path) -> Iterator[Row]:
+        """The rows of one file."""
+
+    def _found(self) -> list[tuple[str, Path]]:
+        places = {
+            split: self.find_file(*(f"{folder}/{file}" for folder in self.folders))
+            for split, file in self.files.items()
+        }
+        return [(split, path) for split, path in places.items() if path]
+
+
 def row_of(split: str, where: str, make: Callable[[], Row]) -> Row:
     """What `make` makes of one entry of an annotation, whose fields may be anything: what goes wrong costs this row."""
     try:

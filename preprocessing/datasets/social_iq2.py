@@ -8,15 +8,13 @@ from types import MappingProxyType
 
 from preprocessing.annotations import Annotations
 from preprocessing.clip import Media
-from preprocessing.datasets.dataset import TEST, TRAIN, VALIDATION, Dataset, Official, Row, json_lines
-from preprocessing.problems import PreprocessError
+from preprocessing.datasets.dataset import TEST, TRAIN, VALIDATION, FilePerSplit, Official, Row, json_lines
 from preprocessing.questions import Asked, checked, clip_name, read_span
 
-FILES = {TRAIN: "qa_train.json", VALIDATION: "qa_val.json", TEST: "qa_test.json"}  # JSON lines, whatever their name
 ANSWERS = 4
 
 
-class SocialIq2(Dataset):
+class SocialIq2(FilePerSplit):
     """Wilf et al. 2023, https://cmu-multicomp-lab.github.io/social-iq-2.0/."""
 
     name = "social_iq2"
@@ -34,19 +32,13 @@ class SocialIq2(Dataset):
         {TRAIN: Official(6_159, 987), VALIDATION: Official(943, 145), TEST: Official(1_715, 275)}
     )
 
-    def annotation_files(self) -> list[Path]:
-        return [path for file in FILES.values() if (path := self.find_file(*_below(f"qa/{file}")))]
+    # JSON lines, whatever their name.
+    files = MappingProxyType({TRAIN: "qa_train.json", VALIDATION: "qa_val.json", TEST: "qa_test.json"})
+    folders = ("qa", "siq2/qa")
+    wanted = "give the folder siq2 of the challenge's repository, which holds qa/qa_train.json"
 
-    def rows(self) -> Iterator[Row]:
-        files = self.annotation_files()
-        if not files:
-            raise PreprocessError(
-                f"{self.data} holds no annotation of Social-IQ 2.0: give the folder siq2 of the challenge's repository, "
-                f"which holds qa/{FILES[TRAIN]}"
-            )
-        for split, file in FILES.items():
-            for path in (path for path in files if path.name == file):
-                yield from json_lines(split, path, _asked)
+    def rows_of(self, split: str, path: Path) -> Iterator[Row]:
+        return json_lines(split, path, _asked)
 
     def media(self, clip: str) -> Media:
         return Media(

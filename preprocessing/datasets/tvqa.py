@@ -5,11 +5,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from preprocessing.clip import Media
-from preprocessing.datasets.dataset import TEST, TRAIN, VALIDATION, Dataset, Official, Row, json_lines
-from preprocessing.problems import PreprocessError
+from preprocessing.datasets.dataset import TEST, TRAIN, VALIDATION, FilePerSplit, Official, Row, json_lines
 from preprocessing.questions import Asked, checked, clip_name, read_span
 
-FILES = {TRAIN: "tvqa_train.jsonl", VALIDATION: "tvqa_val.jsonl", TEST: "tvqa_test_public.jsonl"}
 SHOWS = {  # as the annotation spells them
     "Grey's Anatomy": "grey",
     "How I Met You Mother": "met",  # the annotation's own spelling
@@ -23,7 +21,7 @@ PREFIXES = ("castle", "friends", "grey", "house", "met")  # of clips' names; tho
 ANSWERS = 5
 
 
-class Tvqa(Dataset):
+class Tvqa(FilePerSplit):
     """Lei et al. 2018, https://arxiv.org/abs/1809.01696."""
 
     name = "tvqa"
@@ -43,19 +41,12 @@ class Tvqa(Dataset):
         {TRAIN: Official(122_039, 17_435), VALIDATION: Official(15_253, 2_179), TEST: Official(7_623, 1_089)}
     )
 
-    def annotation_files(self) -> list[Path]:
-        return [path for file in FILES.values() if (path := self.find_file(f"tvqa_qa_release/{file}", file))]
+    files = MappingProxyType({TRAIN: "tvqa_train.jsonl", VALIDATION: "tvqa_val.jsonl", TEST: "tvqa_test_public.jsonl"})
+    folders = ("tvqa_qa_release", ".")
+    wanted = "unpack tvqa_qa_release.tar.gz there, so that tvqa_qa_release/tvqa_train.jsonl exists"
 
-    def rows(self) -> Iterator[Row]:
-        files = self.annotation_files()
-        if not files:
-            raise PreprocessError(
-                f"{self.data} holds no annotation of TVQA: unpack tvqa_qa_release.tar.gz there, so that "
-                f"tvqa_qa_release/{FILES[TRAIN]} exists"
-            )
-        for split, file in FILES.items():
-            for path in (path for path in files if path.name == file):
-                yield from json_lines(split, path, asked)
+    def rows_of(self, split: str, path: Path) -> Iterator[Row]:
+        return json_lines(split, path, asked)
 
     def media(self, clip: str) -> Media:
         show = show_of(clip)

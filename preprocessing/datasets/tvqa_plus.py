@@ -13,10 +13,7 @@ from mmdiff.data.records import PARTS
 from preprocessing.datasets.dataset import TRAIN, VALIDATION, Official, Row, row_of
 from preprocessing.datasets.tvqa import Tvqa, asked
 from preprocessing.detect_people import LabelledBox
-from preprocessing.problems import PreprocessError
 
-FILES = {TRAIN: "tvqa_plus_train.json", VALIDATION: "tvqa_plus_val.json"}
-FOLDERS = ("tvqa_plus_annotations_with_test", "tvqa_plus_annotations", ".")
 MOST_PICTURES = 100_000  # of a clip
 HEIGHT, WIDTH = 360, 640  # of the pictures that were drawn on; the largest boxes end at 361 and 641
 BODY, FACE, OBJECT = PARTS
@@ -62,21 +59,12 @@ class TvqaPlus(Tvqa):
     official = MappingProxyType({TRAIN: Official(23_545, 3_364), VALIDATION: Official(3_017, 431)})
     detector = "human"
 
-    def annotation_files(self) -> list[Path]:
-        return [
-            path for file in FILES.values() if (path := self.find_file(*(f"{folder}/{file}" for folder in FOLDERS)))
-        ]
+    files = MappingProxyType({TRAIN: "tvqa_plus_train.json", VALIDATION: "tvqa_plus_val.json"})
+    folders = ("tvqa_plus_annotations_with_test", "tvqa_plus_annotations", ".")
+    wanted = "unpack tvqa_plus_annotations.tar.gz there, so that tvqa_plus_annotations/tvqa_plus_train.json exists"
 
-    def rows(self) -> Iterator[Row]:
-        files = self.annotation_files()
-        if not files:
-            raise PreprocessError(
-                f"{self.data} holds no annotation of TVQA+: unpack tvqa_plus_annotations.tar.gz there, so that "
-                f"{FOLDERS[0]}/{FILES[TRAIN]} or {FILES[TRAIN]} exists"
-            )
-        for split, file in FILES.items():
-            for path in (path for path in files if path.name == file):
-                yield from _rows(split, path)
+    def rows_of(self, split: str, path: Path) -> Iterator[Row]:
+        return _rows(split, path)
 
 
 def _rows(split: str, path: Path) -> Iterator[Row]:

@@ -75,7 +75,7 @@ def test_the_report_is_for_people_and_for_machines(tvqa, tmp_path, capsys):
     assert stored["splits"]["train"]["usable_questions"] == 3 and len(stored["problems"]) == 6
     assert main(["check", "tvqa"]) == 2 and "needs --data" in capsys.readouterr().err
     assert main(["check", "tvqa", "--data", str(tmp_path)]) == 2
-    assert "holds no annotation of TVQA" in capsys.readouterr().err
+    assert "holds no annotation of tvqa" in capsys.readouterr().err
 
 
 def test_social_iq2_says_where_its_videos_come_from_and_which_are_gone(tmp_path):
