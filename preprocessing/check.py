@@ -148,7 +148,7 @@ def _look_for(dataset: Dataset, name: str, files: Media) -> Inspected:
         name,
         readable=lack is None,
         audio=video or files.audio is not None,
-        subtitles=video or files.subtitles is not None,
+        subtitles=video or files.subtitles is not None or bool(files.cues),
         problems=[lack] if lack else [],
     )
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from preprocessing.detect_people import LabelledBox
+from preprocessing.subtitles import Cue
 
 IMAGES_PER_SECOND = 3  # of a folder of numbered images: TVQA's frames and those of Social-IQ 2.0
 
@@ -17,6 +18,7 @@ class Media:
     pictures: Path | None  # a video file, or a folder of images 00001.jpg ... taken IMAGES_PER_SECOND
     audio: Path | None = None  # a file of its own; without one the sound of the video file is taken
     subtitles: Path | None = None  # .srt or .vtt; without one the text stream of the video file is taken
+    cues: tuple[Cue, ...] | None = None  # what is said, where it comes in a file of all clips
     english: bool = False  # what is said is stored in ASCII
 
 
@@ -35,8 +37,8 @@ class Clip:
         """What a stored result depends on: name, size and time of every file, and what came with the clip."""
         paths = [self.media.pictures, self.media.audio, self.media.subtitles]
         found = [_identity(path) for path in paths if path]
-        if self.spans or self.boxes is not None:
-            said = repr((sorted(set(self.spans), key=repr), sorted((self.boxes or {}).items())))
+        if self.spans or self.boxes is not None or self.media.cues is not None:
+            said = repr((sorted(set(self.spans), key=repr), sorted((self.boxes or {}).items()), self.media.cues))
             found.append(["annotations", hashlib.sha256(said.encode()).hexdigest()])
         return found
 

@@ -27,7 +27,7 @@ class Inspected:
 
 def inspect(clip: str, media: Media) -> Inspected:
     """Opens every file of a clip. Never raises for what a file holds."""
-    found = Inspected(clip)
+    found = Inspected(clip, subtitles=bool(media.cues))
     _try(found, "decode", media.pictures, lambda path: _look(found, path))
     if media.audio:
         _try(found, "audio", media.audio, lambda path: _hear(found, path))
@@ -66,7 +66,7 @@ def _look(found: Inspected, path: Path) -> None:
         next(container.decode(stream), None)
         found.readable = True
         found.audio = container.streams.best("audio", related=stream) is not None
-        found.subtitles = container.streams.best("subtitle", related=stream) is not None
+        found.subtitles |= container.streams.best("subtitle", related=stream) is not None
 
 
 def _hear(found: Inspected, path: Path) -> None:

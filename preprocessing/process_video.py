@@ -236,9 +236,10 @@ def _boxes_of(watched: _Watched, indices: list[int]) -> Boxes:
 
 def _read(clip: Clip, note) -> list[Cue]:
     source = clip.media.subtitles or clip.media.pictures
-    if source.is_dir():
-        return []
-    cues, problem = read_cues(source)
+    if clip.media.cues is not None:
+        cues, problem = list(clip.media.cues), None
+    else:
+        cues, problem = ([], None) if source.is_dir() else read_cues(source)
     note("subtitles", problem, "correct or remove the subtitles; the video is used with those that could be read")
     return in_ascii(cues) if clip.media.english else cues
 

@@ -12,7 +12,7 @@ from preprocessing.decode_video import open_video, video_stream
 
 SUFFIXES = (".srt", ".SRT", ".vtt", ".VTT")  # in order of preference
 TAG = re.compile(r"</?[a-zA-Z][^>]*>|\{\\[^}]*\}")  # <i>, <v Speaker>, {\an8}
-UNKNOWN_SPEAKER = re.compile(r"\(\s*<UNKNAME>\s*:?\s*\)\s*:?")  # TVQA's preprocessed subtitles say nobody, not a name
+UNKNOWN_SPEAKER = re.compile(r"\(?\s*<?UNKNAME>?\s*:\s*\)?")  # for whom TVQA's preprocessed subtitles know no name
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,8 @@
 """TVQA: five answers, a time span, subtitles, frames at 3 fps, and sound, of 21,793 clips of six TV shows."""
 
+import functools
+import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
@@ -7,6 +10,7 @@ from types import MappingProxyType
 from preprocessing.clip import Media
 from preprocessing.datasets.dataset import TEST, TRAIN, VALIDATION, FilePerSplit, Official, Row, json_lines
 from preprocessing.questions import Asked, checked, clip_name, read_span
+from preprocessing.subtitles import Cue, plain
 
 SHOWS = {  # as the annotation spells them
     "Grey's Anatomy": "grey",
@@ -19,6 +23,7 @@ SHOWS = {  # as the annotation spells them
 }
 PREFIXES = ("castle", "friends", "grey", "house", "met")  # of clips' names; those of The Big Bang Theory have none
 ANSWERS = 5
+PREPROCESSED = "tvqa_preprocessed_subtitles.jsonl"  # of TVR: in the place of the .srt files
 
 
 class Tvqa(FilePerSplit):
@@ -56,8 +61,30 @@ class Tvqa(FilePerSplit):
             pictures=self.find(*_below(frames, f"{frames}.mp4")),
             audio=self.find_file(*_below(f"{audio}.mp3", f"{audio}.wav")),
             subtitles=self.find_file(f"tvqa_subtitles/{clip}.srt"),
+            cues=self._cues(clip) if self._lines else None,
             english=True,
         )
+
+    @functools.cached_property
+    def _lines(self) -> dict[str, int]:
+        """Where the line of each clip begins in the file of all subtitles; nothing where there is no such file."""
+        path, found = self.find_file(PREPROCESSED, f"tvqa_subtitles/{PREPROCESSED}"), {}
+        if path is None:
+            return found
+        with path.open("rb") as file:
+            while line := file.readline():
+                if fields := _subtitles(line):
+                    found[fields["vid_name"]] = file.tell() - len(line)
+        return found
+
+    def _cues(self, clip: str) -> tuple[Cue, ...] | None:
+        if clip not in self._lines:
+            return None
+        with self.find_file(PREPROCESSED, f"tvqa_subtitles/{PREPROCESSED}").open("rb") as file:
+            file.seek(self._lines[clip])
+            said = _subtitles(file.readline())["sub"]
+        cues = (Cue(float(one["start"]), float(one["end"]), plain(one["text"])) for one in said)
+        return tuple(cue for cue in cues if cue.text)
 
     def layout(self) -> str:
         return "frames_hq/{show}_frames/{clip}/00001.jpg ... or {clip}.mp4, in the folder or in its tvqa_frames"
@@ -78,6 +105,18 @@ def asked(where: str, fields: dict) -> Asked:
         answer = int(answer)  # TVQA+ has texts
     answers = [fields.get(f"a{i}") for i in range(ANSWERS)]
     return checked(where, fields.get("qid"), clip, fields.get("q"), answers, answer, read_span(fields.get("ts")))
+
+
+def _subtitles(line: bytes) -> dict | None:
+    """The object of a line of the preprocessed subtitles; None where it is not one."""
+    try:
+        fields = json.loads(line)
+        whole = isinstance(fields["vid_name"], str) and all(
+            isinstance(one["text"], str) and math.isfinite(one["start"] + one["end"]) for one in fields["sub"]
+        )
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return fields if whole else None
 
 
 def show_of(clip: str) -> str:

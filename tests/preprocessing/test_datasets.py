@@ -177,6 +177,20 @@ def test_tvqa_goes_from_its_folder_to_records(tvqa, tmp_path):
     )
 
 
+def test_subtitles_may_come_in_one_file_of_all_clips(tmp_path):
+    clips = ["s01e01_seg01_clip_00", "s01e01_seg01_clip_01"]
+    write_lines(tmp_path / "tvqa_train.jsonl", [tvqa_row(number, clip) for number, clip in enumerate(clips)])
+    for clip in clips:
+        tvqa_media(tmp_path, clip, "bbt", seconds=6.0)
+    shutil.rmtree(tmp_path / "tvqa_subtitles")
+    said = [{"text": " UNKNAME: Caf\u00e9?", "start": 3.0, "end": 4.5}, {"text": " Amy: No.", "start": 4, "end": 5}]
+    lines = [{"vid_name": "other", "sub": []}, b"{broken", {"vid_name": clips[1], "sub": said}, {"vid_name": 3}]
+    write_lines(tmp_path / "tvqa_preprocessed_subtitles.jsonl", lines)
+    preprocess(tmp_path, tmp_path / "out", dataclasses.replace(QUICK, dataset="tvqa"), progress=False)
+    train = read(tmp_path / "out", "train")
+    assert [set(train[clip].segments.subtitle) - {""} for clip in clips] == [set(), {"Cafe? Amy: No."}]
+
+
 def test_frames_are_stored_once_however_many_questions_see_them(tvqa, tmp_path):
     options = dataclasses.replace(QUICK, dataset="tvqa")
     stored = preprocess(tvqa, tmp_path / "spans", options, progress=False).stored
