@@ -21,6 +21,8 @@ class ImageFrames:
     Images are called 00001.jpg, or with the folder's name before it, FOLDER_001.jpg. A number that is missing or cannot
     be read is filled by the image before it (the first by the one after), so that later ones keep their time. After the
     iteration `problem` says how many. Raises VideoError where there is none, or where numbers are far apart.
+
+    During the iteration `original` is the file of the frame that was given last, where it is that file unchanged.
     """
 
     fps = float(IMAGES_PER_SECOND)
@@ -28,6 +30,7 @@ class ImageFrames:
     def __init__(self, folder: Path):
         self.path = Path(folder)
         self.problem: str | None = None
+        self.original: Path | None = None
         name = re.compile(rf"(?:{re.escape(self.path.name)}_)?(\d+)\.jpe?g", re.IGNORECASE)
         found = [
             (int(match[1]), path)
@@ -54,8 +57,11 @@ class ImageFrames:
         for number in range(1, self._count + 1):
             image = self._read(number)
             filled += image is None
+            self.original = None
             if image is not None:
-                shown = image if (image.shape[1], image.shape[0]) == size else cv2.resize(image, size)
+                kept = image if (image.shape[1], image.shape[0]) == size else cv2.resize(image, size)
+                shown = _fitted(kept)
+                self.original = self._numbered[number] if shown is image else None
             yield (number - 1) / self.fps, shown
         self.problem = self.what_is_wrong(filled)
 
@@ -73,12 +79,6 @@ class ImageFrames:
         """Whether the image with the highest number is one: unpacking may have been cut off."""
         return self._read(self._count) is not None
 
-    def jpeg(self, index: int) -> bytes | None:
-        """The file of the picture with this index, from 0, as it is; None where it has to be made smaller or filled."""
-        path = self._numbered.get(index + 1)
-        image = cv2.imread(str(path)) if path else None
-        return path.read_bytes() if image is not None and _fitted(image) is image else None
-
     def _read(self, number: int) -> UInt8[np.ndarray, "h w 3"] | None:
         path = self._numbered.get(number)
         try:
@@ -86,9 +86,7 @@ class ImageFrames:
         except OSError:
             return None
         image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-        if image is None:
-            return None
-        return cv2.cvtColor(_fitted(image), cv2.COLOR_BGR2RGB)
+        return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def _fitted(image: np.ndarray) -> np.ndarray:

@@ -71,6 +71,7 @@ class SampledFrames:
         self.seconds = 0.0
         self.declared: float | None = None
         self.problem: str | None = None
+        self.original: Path | None = None  # no frame of a video is a file
         self._size: tuple[int, int] | None = None
         self._quarter_turns = 0
         self._pixel_width = 1.0

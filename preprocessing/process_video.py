@@ -130,9 +130,8 @@ def _watch(clip: Clip, options: Options, detector: Detector | None, note, on_pro
     times, found, cuts, stills, batch, dropped = [], [], set(), {}, [], 0
     image = None
 
-    def still(index: int) -> bytes:
-        as_it_is = frames.jpeg(index) if path.is_dir() else None
-        return as_it_is or _jpeg(image, options.jpeg_quality)
+    def still() -> bytes:
+        return frames.original.read_bytes() if frames.original else _jpeg(image, options.jpeg_quality)
 
     def detect() -> int:
         if detector:
@@ -153,13 +152,13 @@ def _watch(clip: Clip, options: Options, detector: Detector | None, note, on_pro
         if begins_shot(image):
             cuts.add(index)
         if _may_be_looked_at(index, frames.fps, options.windows):
-            stills[index] = still(index)
+            stills[index] = still()
         if len(batch) == BATCH:
             dropped += detect()
     if batch:
         dropped += detect()
     if len(times) - 1 not in stills:
-        stills[len(times) - 1] = still(len(times) - 1)
+        stills[len(times) - 1] = still()
     note("decode", frames.problem, "what could be read is used; copy or download it again for the rest")
     if dropped:
         note(
