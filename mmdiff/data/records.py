@@ -275,7 +275,10 @@ def find_dataset(folder: str | Path) -> Path:
 
 
 def digest(folder: str | Path) -> str:
-    """A name for the content of a dataset, from the ends of its files: the same wherever it is copied to."""
+    """A name for the content of a dataset, the same wherever it is copied to.
+
+    It is made of the ends of its files, among which metadata.json holds a digest of all that preprocessing wrote.
+    """
     found = hashlib.sha256()
     for path in sorted(find_dataset(folder).iterdir()):
         size = path.stat().st_size

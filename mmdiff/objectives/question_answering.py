@@ -123,10 +123,16 @@ def answer_loss(
 def answer_correct(
     scores: Float[Array, "q 2 a"], label: Int[Array, " q"], offered: Bool[Array, "q a"]
 ) -> Bool[Array, "q 3"]:
-    """Whether the prediction from audio, from text, and from the sum of both probabilities is right."""
+    """Whether the prediction from audio, from text, and from the sum of both probabilities is right.
+
+    Who cannot tell the right answer from another (their scores are equal) is wrong: choosing the first of them would be
+    right wherever the right answer is written first.
+    """
     probability = jax.nn.softmax(jnp.where(offered[:, None], scores, -jnp.inf))
     both = jnp.concatenate([probability, probability.sum(axis=1, keepdims=True)], axis=1)
-    return jnp.argmax(both, axis=2) == label[:, None]
+    best = both == both.max(axis=2, keepdims=True)
+    chosen = jnp.take_along_axis(best, label[:, None, None], axis=2)[..., 0]
+    return chosen & (best.sum(axis=2) == 1)
 
 
 def question_loss(

@@ -105,6 +105,6 @@ class Distinct:
                     tokens = answer_tokens(record, question.window, prefix, self._data, self._tokenizer)
                     self.rows.append(Row(tokens, *seen))
                 places.append(row_place[key])
-            self.asked.append((places, question.label, question.id, record.id))
+            self.asked.append((places, question.label, question.id, record.video))
         self.counts["frames"] += len(frame_place)
         self.counts["segments"] += len(segment_place)

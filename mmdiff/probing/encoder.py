@@ -11,11 +11,16 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from mmdiff.data.loader import stack
 from mmdiff.data.question_examples import AnswerTokens
+from mmdiff.errors import UserError
 from mmdiff.models.reserve import MerlotReserve, patchify
 from mmdiff.objectives.masked_video import model_mels
 from mmdiff.objectives.question_answering import Candidates, Windows, candidate_features
 
 PLACES_PER_BANK = 512  # encodings on the devices at once; a record with more gets a larger bank
+
+
+class FeatureError(UserError):
+    """A model gives no features that a probe could be trained on."""
 
 
 class Row(NamedTuple):
@@ -53,7 +58,10 @@ class Encoder:
         """The features of each row, whose frames and segments are places in these banks."""
         parts = [_ask(self.model, self._params, frames, segments, batch) for batch in self._batches(rows)]
         # Only now: reading a part waits for it.
-        return np.concatenate([np.asarray(part, np.float16) for part in parts])[: len(rows)]
+        found = np.concatenate([np.asarray(part, np.float16) for part in parts])[: len(rows)]
+        if not np.isfinite(found).all():
+            raise FeatureError("the model's features are not finite numbers: its weights are damaged, or have diverged")
+        return found
 
     def _bank(self, encode, examples: list):
         parts = [encode(self.model, self._params, batch) for batch in self._batches(examples)]

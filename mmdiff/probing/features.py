@@ -67,6 +67,9 @@ class Shard(NamedTuple):
     counts: dict[str, int]
 
 
+VERSION = 1  # Raise it when the same checkpoint, records and settings give other features than before.
+
+
 def fingerprint(checkpoint: Path, records: str, tokenizer: Path, *settings) -> str:
     """A name for what is computed from these, that changes with any of them: files by content, settings as JSON."""
     digest = hashlib.sha256()
@@ -75,7 +78,7 @@ def fingerprint(checkpoint: Path, records: str, tokenizer: Path, *settings) -> s
             digest.update(block)
     digest.update(tokenizer.read_bytes())
     digest.update(records_digest(records).encode())
-    digest.update(json.dumps(settings).encode())
+    digest.update(json.dumps([VERSION, settings]).encode())
     return digest.hexdigest()[:16]
 
 

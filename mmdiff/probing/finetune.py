@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -101,6 +102,7 @@ def finetune(
             np.save(file, correct)
         summary = {"step": ending.step, "best_step": ending.progress.best_step, "stopped_early": ending.stopped}
         write_whole(workdir / runs.SUMMARY, (json.dumps(summary) + "\n").encode())
+        shutil.rmtree(workdir / "checkpoints")  # gigabytes, for a seed that never goes on
 
     for seed in range(config.probe.seeds):
         one_seed(seed)
@@ -132,9 +134,12 @@ def _read_seeds(folders: list[Path], epoch: int, learning_rate: float) -> dict:
         chosen.append(-(-best_step // epoch))
         best.append(float(correct[-1][:, PREDICTIONS.index("joint")].mean()))
         last.append([held_out[-1][name] for name in PREDICTIONS])
-        for number in [line["step"] for line in held_out]:
+        for number in dict.fromkeys(line["step"] for line in held_out):
             for split in ("train", "validation"):
                 found = [line for line in metrics if (line["split"], line["step"]) == (split, number)]
+                found = found if split == "train" else found[-1:]  # of several in an epoch, what it ended with
+                if not found:
+                    continue
                 means = {name: float(np.mean([line[name] for line in found])) for name in ("loss", *PREDICTIONS)}
                 lines.append({"step": number, "split": split, "seed": seed, "learning_rate": learning_rate} | means)
     return {

@@ -1,6 +1,7 @@
 """Features of questions in, linear heads out: for several seeds and learning rates at once, from the cache alone."""
 
 import dataclasses
+import math
 import zlib
 
 import jax
@@ -56,7 +57,8 @@ class LinearProbeConfig:
                 raise ValueError(f"probe.{name}={getattr(self, name)} must be at least 1")
         if self.patience < 0:
             raise ValueError(f"probe.patience={self.patience} must not be negative")
-        if not self.learning_rates or min(self.learning_rates) <= 0:
+        numbers = [rate for rate in self.learning_rates if isinstance(rate, int | float) and 0 < rate < math.inf]
+        if not numbers or len(numbers) < len(self.learning_rates):
             raise ValueError(f"probe.learning_rates={self.learning_rates} must be positive numbers, at least one")
         if self.select_on not in ("validation", "train"):
             raise ValueError(f"probe.select_on={self.select_on!r} is unknown; known: validation, train")

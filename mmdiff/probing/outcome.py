@@ -45,6 +45,7 @@ def write_outcome(folder: Path, outcome: Outcome, about: dict) -> dict:
         "seeds": list(range(len(outcome.epoch))),
     }
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / RESULT).unlink(missing_ok=True)  # An earlier one would not be of the predictions that are written now.
     with whole(folder / QUESTIONS) as unfinished, unfinished.open("wb") as file:
         np.savez(file, id=outcome.id, correct=outcome.correct)
     write_whole(folder / METRICS, "".join(json.dumps(line) + "\n" for line in outcome.lines).encode())

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import logging
 from pathlib import Path
 
 import jax
@@ -18,11 +19,14 @@ from mmdiff.probing.finetune import finetune
 from mmdiff.probing.linear_probe import train_heads
 from mmdiff.probing.outcome import METRICS, QUESTIONS, RESULT, write_outcome
 from mmdiff.training import runs
-from mmdiff.training.config import ConfigError, ModelConfig, to_json, validate
+from mmdiff.training.config import ConfigError, ModelConfig, differences, to_json, validate
 from mmdiff.whole_files import UNFINISHED
+
+log_line = logging.getLogger(__name__)
 
 FEATURES, FINETUNED = "features", "finetuned"
 # How a question is put is the probe's to say; everything else of a run's data is the run's.
+IRRELEVANT = ("records", "tokenizer", "threads", "log_every", "save_every", "seed")  # the probe has seeds of its own
 ASKING = ("clip_question_span", "augment", "threads")
 
 
@@ -37,12 +41,15 @@ def probe(config: ProbeConfig, checkpoint: str | Path, workdir: str | Path, prog
     """
     checkpoint, workdir = Path(checkpoint), Path(workdir)
     config, masking = _settings(config, checkpoint)
-    _claim(workdir, checkpoint, config.mode)
+    _claim(workdir, checkpoint, config)
     tokenizer = Tokenizer(config.data.tokenizer)
-    sizes, params = runs.build_model(config.model, tokenizer, jax.random.key(0))
     name = functools.partial(
         fingerprint, runs.checkpoint_file(checkpoint), config.data.records, Path(config.data.tokenizer)
     )
+    before = name()
+    sizes, params = runs.build_model(config.model, tokenizer, jax.random.key(0))
+    if name() != before:  # Features must not be filed under the name of other weights.
+        raise runs.RunError(f"{checkpoint} changed while it was read: wait until its run has ended, or start again")
     strategy = masking["strategy"] if masking else None
     records = metadata(config.data.records)
     about = {
@@ -64,7 +71,7 @@ def probe(config: ProbeConfig, checkpoint: str | Path, workdir: str | Path, prog
         folder = workdir / FEATURES / about["features"]
         encoder = Encoder(MerlotReserve(sizes), params, jax.local_devices(), config.probe.at_once)
         found, took = {}, {}
-        for split in ("train", "validation"):
+        for split in ("validation", "train"):  # the short one first: what it lacks shows before the long work
             found[split], took[split] = compute_features(
                 folder, split, encoder, config.data, config.questions, tokenizer, progress_bar
             )
@@ -72,15 +79,15 @@ def probe(config: ProbeConfig, checkpoint: str | Path, workdir: str | Path, prog
         outcome = train_heads(found["train"], found["validation"], config.probe, config.questions)
     else:
         sections = (config.data, config.questions, config.optimizer, config.train)
-        settings = [without_paths(dataclasses.asdict(section)) for section in sections]
-        folder = workdir / FINETUNED / name(*settings, dataclasses.astuple(sizes))
+        settings = [what_matters(dataclasses.asdict(section)) for section in sections]
+        folder = workdir / FINETUNED / name(*settings, dataclasses.astuple(dataclasses.replace(sizes, remat=())))
         outcome = finetune(config, sizes, params, tokenizer, folder, progress_bar)
     return write_outcome(workdir, outcome, about)
 
 
-def without_paths(section: dict) -> dict:
-    """A section of a configuration without where its files lie: what they hold is compared apart."""
-    return {name: value for name, value in section.items() if name not in ("records", "tokenizer", "threads")}
+def what_matters(section: dict) -> dict:
+    """A section of a configuration without what decides no result; what files hold is compared apart."""
+    return {name: value for name, value in section.items() if name not in IRRELEVANT}
 
 
 def _settings(config: ProbeConfig, checkpoint: Path) -> tuple[ProbeConfig, dict | None]:
@@ -99,24 +106,33 @@ def _settings(config: ProbeConfig, checkpoint: Path) -> tuple[ProbeConfig, dict 
                 f"{', '.join(f'data.{name}' for name in ASKING)} and model.remat"
             )
         stored = runs.read_config(checkpoint)
-        own = {"tokenizer": str(checkpoint / runs.TOKENIZER), "records": data.records or stored["data"]["records"]}
-        data = DataConfig(**stored["data"] | own | asking)
-        model = ModelConfig(**stored["model"] | {"remat": model.remat})
-        masking = stored["masking"]
+        try:
+            own = {"tokenizer": str(checkpoint / runs.TOKENIZER), "records": data.records or stored["data"]["records"]}
+            data = DataConfig(**stored["data"] | own | asking)
+            model = ModelConfig(**stored["model"] | {"remat": model.remat})
+            masking = stored["masking"]
+        except (KeyError, TypeError) as error:
+            raise runs.RunError(f"{checkpoint / runs.CONFIG} is not that of a run of this mmdiff ({error})") from None
     model.checkpoint = str(checkpoint)
     settled = dataclasses.replace(config, data=data, model=model)
     validate(settled)
     return settled, masking
 
 
-def _claim(workdir: Path, checkpoint: Path, mode: str) -> None:
-    """Raises RunError where the folder holds anything but an earlier probe, of this kind, of this checkpoint."""
+def _claim(workdir: Path, checkpoint: Path, config: ProbeConfig) -> None:
+    """Warns where an earlier probe was made otherwise. Raises RunError where the folder holds anything but an earlier probe, of this kind, of this checkpoint."""
     if (workdir / RESULT).exists():
-        before = json.loads((workdir / RESULT).read_text(encoding="utf-8"))
-        if (before["checkpoint"], before["mode"]) != (str(checkpoint.resolve()), mode):
+        try:
+            before = json.loads((workdir / RESULT).read_text(encoding="utf-8"))
+            held, stored = (before["checkpoint"], before["mode"]), before["config"]
+        except (ValueError, KeyError, TypeError):
             raise runs.RunError(
-                f"{workdir} holds a probe of {before['checkpoint']} ({before['mode']}): give another --workdir"
-            )
+                f"{workdir / RESULT} is of an older mmdiff or damaged: give another --workdir"
+            ) from None
+        if held != (str(checkpoint.resolve()), config.mode):
+            raise runs.RunError(f"{workdir} holds a probe of {held[0]} ({held[1]}): give another --workdir")
+        if changed := differences(stored, config):
+            log_line.warning("the probe in %s is made anew: %s", workdir, "; ".join(changed[:5]))
     elif workdir.exists():
         names = {path.name for path in workdir.iterdir() if not path.name.endswith(UNFINISHED)}
         if names - {FEATURES, FINETUNED, METRICS, QUESTIONS}:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmdiff.whole_files import write_whole
+
 log_line = logging.getLogger(__name__)
 
 # Dense bfloat16 TFLOP/s of one device, as its vendor states; a TPU v2 or v3 device is one of a chip's two cores.
@@ -42,7 +44,7 @@ class MetricLog:
         path = folder / "metrics.jsonl"
         # A killed run may have written lines of steps that are about to be made again.
         kept = [line for line in read_metrics(path) if line["step"] <= resumed_at]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._file = path.open("a", encoding="utf-8")
         self._board = tensorboardX.SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at + 1)
 

@@ -64,7 +64,10 @@ def read_config(folder: Path) -> dict:
     path = Path(folder) / CONFIG
     if not path.is_file():
         raise RunError(f"{folder} is not the folder of a run: it has no {CONFIG}")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path} is not JSON ({error}): it was changed by hand, or is of another program") from None
 
 
 def build_model(config: ModelConfig, tokenizer: Tokenizer, key: jax.Array) -> tuple[ReserveConfig, dict]:

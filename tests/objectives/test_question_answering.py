@@ -77,3 +77,10 @@ def test_answers_not_offered_take_no_part():
     close(answer_loss(scores, label, offered), jnp.log1p(jnp.exp(jnp.array([[-1.0, 1.0]]))))
     # Both say 0.731 for their answer: the sum is a tie, and a tie goes to the first.
     assert answer_correct(scores, label, offered).tolist() == [[True, False, False]]
+
+
+def test_who_cannot_tell_the_right_answer_from_another_is_wrong():
+    scores = jnp.array([[[1.0, 1.0, 0.0]] * 2, [[0.0, 1.0, 9.0]] * 2, [[2.0, 1.0, 0.0]] * 2])
+    offered = jnp.array([[True] * 3, [True, True, False], [True] * 3])
+    right = answer_correct(scores, jnp.array([0, 1, 0]), offered)
+    assert right.tolist() == [[False] * 3, [True] * 3, [True] * 3]

@@ -435,6 +435,21 @@ def test_a_summary_describes_itself_in_plain_lines(folder, processed):
     assert len(dataclasses.replace(fine, notices=[]).describe().splitlines()) == 1
 
 
+def test_the_digest_of_records_changes_with_one_answer_and_with_nothing_else(folder, tmp_path):
+    data = tmp_path / "videos"
+    data.mkdir()
+    (data / "a.mp4").symlink_to(folder / "walks.mp4")
+    asked = {"video": "a", "question": "Who?", "answers": ["x", "y"], "label": 0}
+    found = []
+    for number, label in enumerate((0, 1, 0)):
+        (data / "questions.jsonl").write_text(json.dumps(asked | {"label": label}))
+        run(data, tmp_path / f"out{number}")
+        found.append(records.digest(tmp_path / f"out{number}"))
+        content = records.metadata(tmp_path / f"out{number}")["content"]
+        assert len(content) == 64
+    assert found[0] == found[2] != found[1]
+
+
 def test_coverage_counts_every_line_of_the_questions(processed):
     _, summary, _ = processed
     counts = summary.coverage

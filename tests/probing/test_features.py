@@ -73,7 +73,7 @@ def test_what_is_looked_at_twice_is_encoded_once(first):
     assert found.rows.shape == (35, 2, 64) and found.rows.dtype == np.float16
     assert found.candidates.shape == (35, 3) and (found.candidates[:6, 2] == -1).all()
     assert found.candidates[:6, :2].tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
-    assert set(found.group) == {f"clip{i}" for i in range(5)}
+    assert set(found.group) == {f"clip{i}.mp4" for i in range(5)}
     assert not set(found.id) & {f"u{i}" for i in range(5)}
 
 
@@ -209,3 +209,10 @@ def test_padding_is_seen_only_where_it_is_asked_for(parts, tmp_path):
     seen, _ = run(wider, tmp_path / "seen", asked=QuestionConfig(attend_to_padding=True))
     assert took["frames_per_question_pass"] == 5 * 7 * 2
     assert (hidden.rows != seen.rows).mean() > 0.5
+
+
+def test_a_model_that_has_diverged_is_refused(parts, tmp_path):
+    data, tokenizer, model, params = parts
+    broken = dict(params, joint_transformer=jax.tree.map(lambda x: x * jnp.nan, params["joint_transformer"]))
+    with pytest.raises(encoder.FeatureError, match="not finite"):
+        run((data, tokenizer, model, broken), tmp_path)
