@@ -95,10 +95,9 @@ class Annotations:
             found.setdefault(picture, []).append(LabelledBox(**dict(zip(BOX, json.loads(box), strict=True))))
         return found
 
-    def count(self, what: str, split: str, answered: bool = False) -> int:
-        """How many `questions` or `clips` a split has; or how many questions whose right answer is told."""
-        told = " and label >= 0" if answered else ""
-        return self._database.execute(f"select count(*) from {what} where split = ?{told}", (split,)).fetchone()[0]
+    def count(self, what: str, split: str) -> int:
+        """How many `questions` or `clips` a split has."""
+        return self._database.execute(f"select count(*) from {what} where split = ?", (split,)).fetchone()[0]
 
     def shared_clips(self) -> dict[tuple[str, str], int]:
         """How many clips each two splits have in common."""

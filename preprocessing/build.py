@@ -35,9 +35,7 @@ class Summary:
     coverage: dict[str, dict[str, int]]  # by split: questions `annotated`, and those `kept` in the records
     frames: int  # looked at by the detector
     boxes: dict[str, int]  # by part, over all these frames
-    stored: dict[
-        str, int
-    ]  # `frames` and `bytes` of them, and how many `frames_asked` and `bytes_asked` all questions see
+    stored: dict[str, int]  # `frames` and their `bytes`; `frames_asked` and `bytes_asked`: as all questions see them
     seconds_of_video: float
     problems: int
     notices: list[str]  # what deserves a word but is nobody's mistake

@@ -32,9 +32,7 @@ class SplitReport:
     clips: int
     official_questions: int | None = None
     official_clips: int | None = None
-    usable_questions: int = (
-        0  # well-formed, about a clip that has pictures and, where it was opened, the time asked for
-    )
+    usable_questions: int = 0  # well-formed, about a clip that has pictures and, if opened, the time asked for
     answered: int = 0  # of the usable ones, those whose right answer is told
     choices: int = 0  # that the protocol makes of the usable ones
     chance: float = 0.0  # of making the right choice by guessing
