@@ -1,6 +1,7 @@
 """The words after `mmdiff` in, one call out: a thin table of verbs."""
 
 import argparse
+import dataclasses
 import logging
 import os
 import sys
@@ -30,7 +31,16 @@ def preprocess(options: argparse.Namespace, rest: list[str]) -> int:
 
     _refuse(rest)
     data, chosen = _dataset(options)
-    chosen.fps, chosen.windows, chosen.segments_per_window = options.fps, options.windows, options.segments
+    if options.clip_anchors is not None and not options.clip:
+        raise UserError("--clip-anchors needs --clip, the CLIP model that scores by them")
+    chosen = dataclasses.replace(
+        chosen,
+        fps=options.fps,
+        windows=options.windows,
+        segments_per_window=options.segments,
+        clip=options.clip,
+        clip_anchors=chosen.clip_anchors if options.clip_anchors is None else tuple(options.clip_anchors.split(",")),
+    )
     summary = preprocess(data, options.out, chosen)
     print(summary.describe())
     return 1 if options.strict and summary.problems else 0
@@ -94,11 +104,25 @@ def probe(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def view(options: argparse.Namespace, rest: list[str]) -> int:
-    from mmdiff.reports.mask_pictures import view
+    from mmdiff.reports.view import view, view_runs
     from mmdiff.training.config import PretrainConfig, parse_config
 
-    config = parse_config(rest, PretrainConfig)
-    strategies = options.strategies.split(",") if options.strategies else [config.masking.strategy]
+    # Folders behind an option are not taken for `runs` by argparse.
+    folders = [*options.runs, *(Path(word) for word in rest if not word.startswith("--"))]
+    rest = [word for word in rest if word.startswith("--")]
+    bare = [word for word in rest if word.startswith("--config.") and "=" not in word]
+    if bare:
+        raise UserError(f"{bare[0]} needs its value behind an equals sign: {bare[0]}=VALUE")
+    if folders:
+        if options.config or options.strategies or rest:
+            raise UserError("a run knows its configuration and strategy: give folders of runs, or --config, not both")
+        print(f"open {view_runs(folders, options.out, options.split, options.clips, options.records)}")
+        return 0
+    if options.records:
+        raise UserError("--records is for folders of runs: with --config give --config.data.records=RECORDS")
+    config = parse_config([*([f"--config={options.config}"] if options.config else []), *rest], PretrainConfig)
+    asked = options.strategies or config.masking.strategy
+    strategies = [name.strip() for name in asked.split(",")]
     print(f"open {view(config, options.out, strategies, options.split, options.clips)}")
     return 0
 
@@ -164,6 +188,8 @@ def parser() -> argparse.ArgumentParser:
         "--windows", default="", help="tiles: one after another; spans: around what is asked about; grid: spans, moved so "
         "that they share frames"
     )  # fmt: skip
+    added.add_argument("--clip", default="", help="folder or hub id of a CLIP model that scores every stored frame")
+    added.add_argument("--clip-anchors", help="comma-separated words that --clip scores places by; person if absent")
 
     added = verb(pretrain, "continue pretraining on records")
     added.add_argument("--workdir", type=Path, required=True, help="folder of the run; a killed run goes on there")
@@ -175,7 +201,12 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--mode", choices=("linear", "finetune"), help="what trains; the configuration's if absent")
     with_config(added)
 
-    added = verb(view, "show what masking hides of real records")
+    added = verb(view, "show what masking hides of real records: of strategies, or of runs side by side")
+    added.add_argument(
+        "runs", type=Path, nargs="*", help="folders of pretrain, of the same records; or none and --config"
+    )
+    added.add_argument("--config", help="FILE[:ARGUMENT], as for pretrain")
+    added.add_argument("--records", type=Path, help="where the runs' records lie now, if they were moved")
     added.add_argument("--out", type=Path, required=True, help="folder for the page and its pictures")
     added.add_argument("--strategies", help="comma-separated, one row of pictures each; the configuration's if absent")
     added.add_argument("--split", default="train")

@@ -20,8 +20,10 @@ from preprocessing.detect_people import HUMAN, detector_class
 from preprocessing.options import Options
 from preprocessing.problems import PreprocessError, Problem
 from preprocessing.process_all import process_all
+from preprocessing.score_frames import Scored, Wanted, score_all, wanted
 
 MANIFEST, SUMMARY, PROBLEMS, STAGING = "preprocess.json", "summary.json", "problems.jsonl", "staging"
+LAYOUT = 2  # Raise it when the same staged clips give other records, or another description of them.
 
 
 @dataclasses.dataclass
@@ -41,6 +43,7 @@ class Summary:
     notices: list[str]  # what deserves a word but is nobody's mistake
     seconds_taken: dict[str, float]  # by stage
     detected: int  # videos whose detection was run now; the others were there already
+    similarity: dict | None = None  # score_frames.Scored, where a CLIP model was named
     already_done: bool = False
 
     def describe(self) -> str:
@@ -61,6 +64,8 @@ class Summary:
                 f"frames: {self.stored['frames']} stored once, {size:.1f} MB; a copy for each question would be "
                 f"{self.stored['frames_asked']} ({times:.2f} times the bytes)"
             )
+        if self.similarity:
+            lines.append(Scored(**self.similarity).describe())
         remarks = [f"problems: {self.problems}, see {Path(self.out) / PROBLEMS}"] if self.problems else []
         if remarks := remarks + self.notices:
             lines.append("; ".join(remarks))
@@ -78,6 +83,7 @@ class Staged:
     problems: list[Problem]
     notices: list[str]
     detected: int
+    similarity: Scored | None = None
 
 
 def preprocess(data: Path, out: Path, options: Options, progress: bool = True) -> Summary:
@@ -88,8 +94,9 @@ def preprocess(data: Path, out: Path, options: Options, progress: bool = True) -
     """
     out = Path(out)
     dataset = open_checked(data, out, options)
+    model = wanted(dataset.options)
     read = dataset.read()
-    manifest = manifest_of(dataset, read)
+    manifest = manifest_of(dataset, read) | {"similarity": model and model.to_json()}
     if done := _already_done(out, manifest):
         return done
     try:
@@ -106,6 +113,10 @@ def preprocess(data: Path, out: Path, options: Options, progress: bool = True) -
         _write_problems(out, error.problems)
         raise PreprocessError(f"{error}; all of them are in {out / PROBLEMS}") from None
     taken = {"detect": round(time.monotonic() - began, 2)}
+    if model:
+        began = time.monotonic()
+        score(staged, model, progress)
+        taken["score"] = round(time.monotonic() - began, 2)
     began = time.monotonic()
     builder = _write_dataset(out, staged, progress)
     taken["write"] = round(time.monotonic() - began, 2)
@@ -126,6 +137,7 @@ def preprocess(data: Path, out: Path, options: Options, progress: bool = True) -
         notices=staged.notices,
         seconds_taken=taken,
         detected=staged.detected,
+        similarity=staged.similarity and dataclasses.asdict(staged.similarity),
     )
     _write_json(out / SUMMARY, dataclasses.asdict(summary))  # Last: its presence says that all is finished.
     return summary
@@ -173,6 +185,12 @@ def stage(dataset: Dataset, read: Read, out: Path, progress: bool) -> Staged:
     return Staged(splits, dataset, read, results, problems, notices, detected)
 
 
+def score(staged: Staged, model: Wanted, progress: bool) -> None:
+    """Scores the frames of what is staged, and notes that it is done."""
+    clips = [path for paths in staged.splits.values() for path in paths]
+    staged.similarity = score_all(list(dict.fromkeys(clips)), model, progress)
+
+
 def clip_of(dataset: Dataset, read: Read, name: str) -> Clip:
     """What processing needs to know of a clip."""
     spans = ()
@@ -205,6 +223,7 @@ def manifest_of(dataset: Dataset, read: Read) -> dict:
         "videos": str(dataset.data.resolve()),
         "options": dataset.options.of_dataset(),
         "format": staging.FORMAT,
+        "layout": LAYOUT,
         "sources": dict(sources()),
         "questions": annotation,
     }
@@ -221,7 +240,7 @@ def _already_done(out: Path, manifest: dict) -> Summary | None:
     if not there:
         return None
     try:
-        before = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        before = {"layout": 1, "similarity": None} | json.loads((out / MANIFEST).read_text(encoding="utf-8"))
         if set(before) != set(manifest):
             raise ValueError("a file of that name, but not ours")
     except (OSError, ValueError, TypeError):
@@ -248,6 +267,8 @@ def _already_done(out: Path, manifest: dict) -> Summary | None:
     if not finished or before != manifest:
         return None  # Staged clips that fit are used again, the others are made again.
     summary = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
+    if summary["similarity"]:
+        summary["similarity"]["scored"] = 0
     return Summary(**{**summary, "out": str(out), "already_done": True})
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from preprocessing.plan_windows import WINDOWS
 from preprocessing.problems import PreprocessError
 
-IRRELEVANT = ("workers", "questions")  # change how a run goes, or what is read afresh, but no detection
+# Change how a run goes, or what is read or scored afresh, but no detection.
+IRRELEVANT = ("workers", "questions", "clip", "clip_anchors")
 IN_STAGED = ("fps", "detector", "windows", "segments_per_window", "jpeg_quality")  # decide what one clip gives
 
 VIDEO_EXTENSIONS = (
@@ -42,9 +43,12 @@ class Options:
     jpeg_quality: int = 95
     workers: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)  # 0: in this process
     questions: Path | None = None  # None: `questions.jsonl` beside the videos, else a finished dataset keeps its own
+    clip: str = ""  # a CLIP model, by its folder or hub id, that scores every stored frame; "": none does
+    clip_anchors: tuple[str, ...] = ("person",)  # what it scores places by, the paper's anchor for video
     extensions: tuple[str, ...] = VIDEO_EXTENSIONS
 
     def __post_init__(self):
+        self.clip_anchors = tuple(dict.fromkeys(anchor.strip() for anchor in self.clip_anchors))
         self.extensions = tuple("." + extension.lower().lstrip(".") for extension in self.extensions)
 
     def check(self) -> None:
@@ -55,6 +59,7 @@ class Options:
             ("validation_share", 0 <= self.validation_share < 1, "from 0 to below 1"),
             ("jpeg_quality", 1 <= self.jpeg_quality <= 100, "from 1 to 100"),
             ("workers", self.workers >= 0, "0 or more processes"),
+            ("clip_anchors", self.clip_anchors and all(self.clip_anchors), "one word or more, none of them empty"),
         ):
             if not holds:
                 raise PreprocessError(f"option {name} is {getattr(self, name)}; it must be {wanted}")

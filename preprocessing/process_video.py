@@ -75,14 +75,20 @@ def process(
         "boxes": {part: sum(box.part == part for frame in watched.boxes for box in frame) for part in PARTS},
         "tracks": len({number for frame in watched.tracks for number in frame}),
         "problems": [dataclasses.asdict(problem) for problem in problems],
-        "records": [dataclasses.asdict(record) for record in records],
+        "records": [_staged(record) for record in records],
     }
 
 
-def record_of(staged: dict, questions: list[Question]) -> Record:
-    """The record of one that was staged, with its questions."""
+def _staged(record: Record) -> dict:
+    """A record as it is staged; its questions and its similarity come when the dataset is written."""
+    values = dataclasses.asdict(record)
+    return {name: value for name, value in values.items() if name != "similarity"}
+
+
+def record_of(staged: dict, questions: list[Question], similarity: np.ndarray | None) -> Record:
+    """The record of one that was staged, with what is not staged with it."""
     boxes, segments = Boxes(**staged["boxes"]), Segments(**staged["segments"])
-    return Record(**{**staged, "boxes": boxes, "segments": segments, "questions": questions})
+    return Record(**{**staged, "boxes": boxes, "segments": segments, "questions": questions, "similarity": similarity})
 
 
 def _record(name: str, plan: Plan, watched: _Watched, cues: list[Cue], samples: np.ndarray | None) -> Record:

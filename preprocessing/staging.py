@@ -47,12 +47,22 @@ def save(path: Path, signature: dict, result: dict) -> None:
 
 def load_short(path: Path, signature: dict | None = None) -> dict | None:
     """The result but for its records; None where there is none, or where it was made from something else."""
+    made_from, result = _load_first(path) or (None, None)
+    return result if signature in (None, made_from) else None
+
+
+def load_signature(path: Path) -> dict | None:
+    """What the result was made from; None where there is none."""
+    return (_load_first(path) or (None, None))[0]
+
+
+def _load_first(path: Path) -> tuple[dict, dict] | None:
     import msgpack
 
     try:
         with path.open("rb") as file:
             kept = next(iter(msgpack.Unpacker(file)))
-        return kept["result"] if signature in (None, kept["signature"]) else None
+        return kept["signature"], kept["result"]
     except (OSError, ValueError, LookupError, TypeError, StopIteration, msgpack.UnpackException):
         return None  # Missing, or damaged by hand: it is made again.
 

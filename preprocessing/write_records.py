@@ -18,12 +18,13 @@ from tensorflow_datasets.core import example_serializer
 
 from mmdiff.data import records
 from preprocessing import staging
-from preprocessing.build import Staged, open_checked, stage
+from preprocessing.build import Staged, open_checked, score, stage
 from preprocessing.datasets import dataset_class
 from preprocessing.options import Options
 from preprocessing.problems import PreprocessError, Problem
 from preprocessing.process_video import record_of
 from preprocessing.questions import attach
+from preprocessing.score_frames import scores_of, wanted
 
 
 class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -45,6 +46,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.problems: list[Problem] = []  # of clips that were not given as staged, and of questions
         self.coverage: dict[str, dict[str, int]] = {}
         self.stored: collections.Counter = collections.Counter()
+        self._labels: dict[str, dict[str, int]] = {}
         self._content = hashlib.sha256()
         super().__init__(**{"file_format": "array_record", **tfds_options})
 
@@ -65,9 +67,12 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             if self._data is None:
                 raise PreprocessError(f"give data=..., the folder of {self.name}, to write its records")
             out = Path(self._data_dir_root)
-            wanted = dataclasses.replace(self._options or Options(), dataset=self.name)
-            dataset = open_checked(Path(self._data), out, wanted)
+            options = dataclasses.replace(self._options or Options(), dataset=self.name)
+            dataset = open_checked(Path(self._data), out, options)
+            model = wanted(dataset.options)
             self._staged = stage(dataset, dataset.read(), out, progress=False)
+            if model:
+                score(self._staged, model, progress=False)
             self.problems += self._staged.problems
         self.stored.update(frames=0, bytes=0, frames_asked=0, bytes_asked=0)
         return {split: self._generate_examples(split, paths) for split, paths in self._staged.splits.items()}
@@ -94,8 +99,9 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 self.problems.append(Problem(question.where, "questions", text, advice))
             left_out = {question.id for question, _ in outside}
             kept |= {question.where for question in asked if question.id not in left_out}
-            for staged, questions in zip(clip["records"], placed, strict=True):
-                record = record_of(staged, questions)
+            found = staging.load(scores_of(path))["records"] if self._staged.similarity else [None] * len(placed)
+            for staged, questions, similarity in zip(clip["records"], placed, found, strict=True):
+                record = record_of(staged, questions, similarity)
                 self._count(record)
                 self._content.update(content_of(record))
                 yield record.id, records.encode(record)
@@ -105,16 +111,20 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if not own and len(self.coverage) == len(self._staged.splits) and read.rows.total() > placed:
             # Lines that cannot be read, or about no video that can: nobody knows of which split they would be.
             self.coverage["unplaced"] = {"annotated": read.rows.total() - placed, "kept": 0}
+        by = self._staged.similarity
         self.info.metadata.update(
             dataset=self.name,
             protocol=dataset.options.protocol or None,
             options=dataset.options.of_dataset(),
             coverage=dict(self.coverage),
+            labels=self._labels,
+            similarity=by and {"model": by.model, "anchors": by.anchors},
             content=self._content.hexdigest(),  # what `records.digest` tells datasets of equal size apart by
         )
 
     def _count(self, record: records.Record) -> None:
         """Adds to what is stored, and to what would be if every question had frames of its own."""
+        records.count_labels(self._labels, record.boxes)
         sizes = [len(frame) for frame in record.frames]
         self.stored.update(frames=len(sizes), bytes=sum(sizes))
         for question in record.questions:
@@ -150,6 +160,7 @@ def content_of(record: records.Record) -> bytes:
     """A digest of everything in a record."""
     found = hashlib.sha256()
     columns = [*vars(record.boxes).values(), *vars(record.segments).values(), record.frame_times, record.windows]
+    columns.append(record.similarity)
     questions = [list(vars(question).items()) for question in record.questions]
     for value in (*record.frames, *columns, [record.id, record.video, record.mel_scale, questions]):
         data = (

@@ -8,6 +8,7 @@ look at them:
     segments  pieces of 4.6667 s: one frame, one mel spectrogram, one line of subtitles each
     windows   runs of consecutive segments, which may overlap; a window is what the model sees at once
     questions multiple-choice questions, each about one window
+    similarity of every place in each frame to the anchors, by CLIP, in records that were made with `--clip`
 
 Everything nested is stored flat, with indices, because TFDS cannot hold ragged sequences of sequences. On disk a
 record is a TFDS example in an ArrayRecord file.
@@ -26,6 +27,7 @@ from mmdiff.errors import UserError
 SECONDS_PER_SEGMENT = 14 / 3  # 180 mel windows of audio resampled to 22,620 Hz
 SUBSEGMENTS = 3  # audio spans of one segment
 MEL_FRAMES, MEL_BINS = 60, 64  # of one audio span; the model's 65th bin is the playback speed
+SIMILARITY_GRID = (18, 32)  # places of a frame, as shares of its height and width: the model's patches of a 16:9 frame
 PARTS = ("body", "face", "object")  # a person's body, a person's face, anything else
 # Found by a detector, computed from another box, interpolated between frames, drawn by a person.
 SOURCES = ("detected", "derived", "filled", "annotated")
@@ -88,6 +90,8 @@ class Record:
     mel_scale: float  # the original's `magic_number`
     windows: Int32[np.ndarray, "w 2"]  # first segment and number of segments
     questions: list[Question] = dataclasses.field(default_factory=list)
+    # Cosine of each place with the nearest anchor text, -1..1; None where no CLIP model was asked.
+    similarity: Float32[np.ndarray, "f 18 32"] | None = None
 
 
 def empty_boxes() -> Boxes:
@@ -122,6 +126,10 @@ def validate(record: Record) -> None:
     require(segments.mel.shape[1:] == (SUBSEGMENTS, MEL_FRAMES, MEL_BINS), f"mel is {segments.mel.shape}")
     first, length = record.windows[:, 0], record.windows[:, 1]
     require((0 <= first) & (0 < length) & (first + length <= count), "a window leaves the segments")
+    if record.similarity is not None:
+        shape = (frames, *SIMILARITY_GRID)
+        require(record.similarity.shape == shape, f"similarity is {record.similarity.shape} and must be {shape}")
+        require(np.abs(record.similarity) <= 1, "a similarity is no cosine, from -1 to 1")
     for question in record.questions:
         require(len(question.answers) >= 2, f"question {question.id!r} has fewer than two answers")
         require(-1 <= question.label < len(question.answers), f"question {question.id!r}: label out of range")
@@ -173,6 +181,7 @@ def features():
                 }
             ),
             "answers": f.Sequence(f.Text()),
+            "similarity": f.Tensor(shape=(None, *SIMILARITY_GRID), dtype=np.float32),  # of no frame: there is none
         }
     )
 
@@ -203,6 +212,7 @@ def encode(record: Record) -> dict:
         "windows": {"first": record.windows[:, 0], "count": record.windows[:, 1]},
         "questions": questions,
         "answers": [answer for question in record.questions for answer in question.answers],
+        "similarity": np.zeros((0, *SIMILARITY_GRID), np.float32) if record.similarity is None else record.similarity,
     }
 
 
@@ -218,6 +228,7 @@ def decode(example: dict) -> Record:
     boxes, segments, windows = example["boxes"], example["segments"], example["windows"]
     questions = example["questions"]
     answers = text(example["answers"])
+    similarity = example.get("similarity", ())  # Older records have no such field.
     ends = np.cumsum(column(questions["answers"], np.int64))
     return Record(
         id=example["id"].decode(),
@@ -255,6 +266,7 @@ def decode(example: dict) -> Record:
             )
             for i in range(len(ends))
         ],
+        similarity=np.asarray(similarity, np.float32) if len(similarity) else None,
     )
 
 
@@ -301,10 +313,21 @@ def metadata(folder: str | Path) -> dict:
     `protocol` is how questions were made where there is a choice (a2, a4); `coverage` holds, for each split, how many
     questions its annotations have (`annotated`) and how many of them the records hold (`kept`).
 
+    `labels` counts the stored boxes of each label by part, {"person": {"face": 12}}, and is None where the records are
+    older than that and nobody counted. `similarity` is None, or the `model` and the `anchors` of `--clip`.
+
     Raises RecordError where there are no records.
     """
     builder = _builder(folder)
-    return {"dataset": builder.name, "protocol": None, "coverage": {}} | dict(builder.info.metadata or {})
+    unsaid = {"dataset": builder.name, "protocol": None, "coverage": {}, "labels": None, "similarity": None}
+    return unsaid | dict(builder.info.metadata or {})
+
+
+def count_labels(counts: dict[str, dict[str, int]], boxes: Boxes) -> None:
+    """Adds the boxes of one more record to the `labels` of a dataset's metadata."""
+    for label, part in zip(boxes.label, boxes.part, strict=True):
+        parts = counts.setdefault(label, {})
+        parts[part] = parts.get(part, 0) + 1
 
 
 def read_split(folder: str | Path, split: str):

@@ -25,7 +25,7 @@ class DataConfig:
     segments: int = 7  # of a window; shorter windows are padded
     text_length: int = 256  # tokens of subtitles, or of audio, beside the frames
     augment: bool = True  # enlarge by up to 10% and crop at random, in training only
-    crop_boxes_with_frame: bool = True  # (*) off: boxes are cropped by a draw of their own, up to 10% astray
+    crop_boxes_with_frame: bool = True  # (*) off: they, and similarity, are cropped by another draw, up to 10% astray
     include_answers: bool = False  # feed questions with their right answers, as the official code did: labels leak
     clip_question_span: bool = True  # (*) off: the span asked about may lie outside 0 to 100 percent of its window
     threads: int = 4  # that decode images
@@ -57,6 +57,7 @@ class VideoBatch(NamedTuple):
     track: Int[Array, "b s p"]  # of the box that may be hidden and holds the patch, from 1; 0 outside
     weight: Float[Array, "b s p"]  # how similar that box's label is to the anchors
     person: Bool[Array, "b s p"]  # inside any box that matches the anchors, whichever part may be hidden
+    similarity: Float[Array, "b s p"]  # to the nearest anchor by CLIP, -1..1; 0 where the record holds none
     patch_valid: Bool[Array, "b s p"]  # real pixels, not padding
 
 
@@ -65,7 +66,7 @@ class BoxRule:
     """Which boxes make patches that may be hidden: the host's share of a masking configuration."""
 
     weight: Callable[[str, str], float]  # of a label and the part of a person, or "object", that it is of
-    where: str  # body or face
+    where: str  # body, face or both
     min_coverage: float
     fallback_without: str  # "where", or "body": without any body box no box counts
 
@@ -151,11 +152,13 @@ def video_example(
     track = np.zeros((config.segments, patches), np.int32)
     weight = np.zeros((config.segments, patches), np.float32)
     person = np.zeros((config.segments, patches), bool)
+    similarity = np.zeros((config.segments, patches), np.float32)
     patch_valid = np.zeros((config.segments, patches), bool)
 
     boxes = record.boxes
     box_weight = np.array(list(map(rule.weight, boxes.label, boxes.part)), np.float32)
-    is_part = np.array([part in (rule.where, "object") for part in boxes.part], bool)
+    parts = ("body", "face", "object") if rule.where == "both" else (rule.where, "object")
+    is_part = np.array([part in parts for part in boxes.part], bool)
     if rule.fallback_without == "body" and "body" not in boxes.part:
         is_part[:] = False
     crop = box_crop = None
@@ -167,6 +170,9 @@ def video_example(
             box_crop = draw_crop(pixels.shape[:2], wanted, rng) if apart else crop
         frames[i], real = crop_frame(pixels, crop, wanted)
         patch_valid[i] = _patches_within(real, grid, patch_size)
+        if record.similarity is not None:
+            places = patch_centres(box_crop, pixels.shape[:2], grid, patch_size)
+            similarity[i] = np.where(patch_valid[i], values_at(record.similarity[frame_index], *places), 0)
         here = boxes.frame == frame_index
         stretch = np.array(pixels.shape[:2] * 2) * box_crop.scale
         placed = boxes.box[here] * stretch - np.array([box_crop.top, box_crop.left] * 2)
@@ -206,8 +212,35 @@ def video_example(
         track=track,
         weight=weight,
         person=person,
+        similarity=similarity,
         patch_valid=patch_valid,
     )
+
+
+def patch_centres(
+    crop: Crop, stored: tuple[int, int], grid: tuple[int, int], patch_size: int
+) -> tuple[Float[np.ndarray, " h"], Float[np.ndarray, " w"]]:
+    """Where in the stored frame the centres of the model's patches lie: shares of its height, and of its width.
+
+    Those of the black area lie beyond 1.
+    """
+    rows, columns = (
+        ((np.arange(count) + 0.5) * patch_size + shift) / (crop.scale * side)
+        for count, shift, side in zip(grid, (crop.top, crop.left), stored, strict=True)
+    )
+    return rows, columns
+
+
+def values_at(
+    cells: Float[np.ndarray, "m n"], rows: Float[np.ndarray, " h"], columns: Float[np.ndarray, " w"]
+) -> Float[np.ndarray, " h*w"]:
+    """Cells that tile a frame, read bilinearly at shares of its height and width; beyond its edges as at them."""
+
+    def between(share: np.ndarray, count: int) -> Float[np.ndarray, "k count"]:
+        at = np.clip(share * count - 0.5, 0, count - 1)  # the first cell's centre is half a cell inside
+        return np.maximum(0, 1 - np.abs(at[:, None] - np.arange(count)))
+
+    return (between(rows, cells.shape[0]) @ cells @ between(columns, cells.shape[1]).T).reshape(-1)
 
 
 def _patches_within(real: tuple[int, int], grid: tuple[int, int], patch_size: int) -> Bool[np.ndarray, " p"]:

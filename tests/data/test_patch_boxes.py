@@ -48,6 +48,18 @@ def test_boxes_that_match_no_anchor_hold_nothing():
     assert not track.any() and not weight.any()
 
 
+def test_a_box_without_area_holds_nothing():
+    """As a crop leaves it of a box that lay outside: a line, or a point, on the border."""
+    track, weight = held([[0, 0, 0, 96], [64, 96, 64, 96], [16, 16, 48, 16]], min_coverage=0.0)
+    assert not track.any() and not weight.any()
+
+
+def test_a_box_of_the_whole_frame_holds_every_patch_and_no_smaller_one_of_equal_weight_wins():
+    track, weight = held([[0, 0, 64, 96], [0, 0, 32, 24]], min_coverage=0.5)
+    assert (track > 0).all() and (weight == 1).all()
+    assert (track == 1).all()  # among equals that cover all of a patch the first wins
+
+
 def test_no_boxes_is_no_error():
     track, weight = held([])
     assert not track.any() and not weight.any()

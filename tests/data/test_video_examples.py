@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 import tiny
@@ -57,8 +58,6 @@ def test_frames_keep_their_shape_and_leave_black_on_the_right_and_below(tokenize
 def test_boxes_move_with_their_frame(tokenizer):
     # A person painted where the box says: under any crop the patches inside the box are the painted ones.
     record = tiny.record(0)
-    import cv2
-
     pixels = np.zeros((144, 256, 3), np.uint8)
     y0, x0, y1, x1 = (record.boxes.box[0] * [144, 256, 144, 256]).round().astype(int)
     pixels[y0:y1, x0:x1] = 255
@@ -79,11 +78,96 @@ def test_boxes_cropped_apart_go_astray(tokenizer):
     assert (together.track != apart.track).any()
 
 
+def test_similarity_goes_astray_with_the_boxes_as_it_did_in_the_official_code(tokenizer):
+    record, rng = tiny.record(0, similarity=True), [np.random.default_rng(1), np.random.default_rng(1)]
+    together = example(tokenizer, record, rng=rng[0])
+    apart = example(tokenizer, record, rng=rng[1], crop_boxes_with_frame=False)
+    np.testing.assert_array_equal(together.frames, apart.frames)
+    assert (together.similarity != apart.similarity).any()
+
+
 def test_face_and_body_boxes_are_told_apart(tokenizer):
     body, face = (example(tokenizer, rule=dataclasses.replace(BODY, where=where)) for where in ("body", "face"))
     assert 0 < (face.track > 0).sum() < (body.track > 0).sum()
     np.testing.assert_array_equal(body.person, face.person)
     assert set(np.unique(body.track)) == {0, 4}  # track 3, counted from 1
+
+
+def test_body_and_face_boxes_can_count_together(tokenizer):
+    record = tiny.record(0)
+    record.boxes.box[2:] = [0, 0, 0.1, 0.1]  # the faces, away from the bodies
+    made = {
+        where: example(tokenizer, record, dataclasses.replace(BODY, where=where)) for where in ("body", "face", "both")
+    }
+    in_body, in_face, in_both = (made[where].track > 0 for where in ("body", "face", "both"))
+    assert in_face.any() and in_body.any() and not (in_face & in_body).any()
+    np.testing.assert_array_equal(in_both, in_face | in_body)
+    assert not example(tokenizer, tiny.record(0, boxes=False), dataclasses.replace(BODY, where="both")).track.any()
+
+
+def test_boxes_of_the_whole_frame_hold_all_pixels_and_no_padding(tokenizer):
+    record = tiny.record(0)
+    record.boxes.box[:] = [0, 0, 1, 1]
+    made = example(tokenizer, record, dataclasses.replace(BODY, min_coverage=0.01))
+    np.testing.assert_array_equal(made.track > 0, made.patch_valid)
+
+
+def of_size(record, height, width):
+    """The record with black frames of this size."""
+    blank = cv2.imencode(".jpg", np.zeros((height, width, 3), np.uint8))[1].tobytes()
+    record.frames = [blank] * len(record.frames)
+    return record
+
+
+def test_similarity_is_read_at_the_centre_of_each_patch(tokenizer):
+    record = tiny.record(0)  # 72 x 128 pixels, of which the model sees 54 x 96
+    rows, columns = np.meshgrid((np.arange(18) + 0.5) / 18, (np.arange(32) + 0.5) / 32, indexing="ij")
+    record.similarity = np.stack([rows, columns]).astype(np.float32)
+    down, right = example(tokenizer, record).similarity[:2].reshape(2, *GRID)
+    expected = np.minimum((np.arange(4) + 0.5) * 16 / 54, 17.5 / 18)  # the last centre lies below the frame
+    np.testing.assert_allclose(down, expected[:, None].repeat(6, 1), atol=1e-6)
+    np.testing.assert_allclose(right, ((np.arange(6) + 0.5) / 6)[None].repeat(4, 0), atol=1e-6)
+
+
+def test_padding_has_no_similarity(tokenizer):
+    record = of_size(tiny.record(0, similarity=True), 36, 128)  # 27 x 96 of 64 x 96 pixels are real
+    made = example(tokenizer, record)
+    np.testing.assert_array_equal(made.similarity != 0, made.patch_valid)
+    assert made.patch_valid[0].reshape(GRID)[:, 0].tolist() == [True, True, False, False]
+
+
+def test_records_without_similarity_give_zeros(tokenizer):
+    made = example(tokenizer)
+    assert made.similarity.shape == made.track.shape and made.similarity.dtype == np.float32
+    assert not made.similarity.any()
+
+
+def test_similarity_moves_with_its_frame(tokenizer):
+    """One bright cell, painted in the frame too: under any crop both are in the same patches."""
+    record, pixels = tiny.record(0), np.zeros((144, 256, 3), np.uint8)
+    pixels[8 * 11 : 8 * 12, 8 * 20 : 8 * 21] = 255
+    record.frames = [cv2.imencode(".png", pixels)[1].tobytes()] * 2
+    record.similarity = np.zeros((2, 18, 32), np.float32)
+    record.similarity[:, 11, 20] = 1
+    grid, patch_size = (18, 32), 8
+    moved = set()
+    for seed in range(8):
+        made = video_example(
+            record,
+            0,
+            DataConfig(segments=2, text_length=64),
+            grid,
+            patch_size,
+            BODY,
+            tokenizer,
+            np.random.default_rng(seed),
+        )
+        bright = made.frames[0].reshape(18, 8, 32, 8, 3).mean(axis=(1, 3, 4)) / 255
+        found = made.similarity[0].reshape(grid)
+        # Reading at a point falls off with the distance as the overlap of two squares does, but for 10% of size.
+        assert np.abs(found - bright).max() < 0.25 and found.max() > 0.3
+        moved.add(int(found.argmax()))
+    assert len(moved) > 1
 
 
 def test_without_body_boxes_the_official_fallback_ignores_faces(tokenizer):

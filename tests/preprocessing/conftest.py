@@ -1,5 +1,6 @@
-"""A folder of good and bad files."""
+"""A folder of good and bad files, and a CLIP model that knows nothing."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -31,3 +32,13 @@ def folder(tmp_path_factory) -> Path:
     ]
     (folder / "questions.jsonl").write_text("\n".join(map(json.dumps, questions)))
     return folder
+
+
+@pytest.fixture(scope="session")
+def random_clip(tmp_path_factory) -> Path:
+    """The folder of a tiny CLIP with random weights."""
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "random_clip.py"
+    spec = importlib.util.spec_from_file_location("random_clip", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.save_random_clip(tmp_path_factory.mktemp("models") / "random-clip")
