@@ -1,0 +1,97 @@
+"""TF-ICF by hand, on a real corpus, and with files that are no word counts."""
+
+import gzip
+import json
+
+import pytest
+
+from mmdiff.data.corpus import count_words
+from mmdiff.masking.tf_icf import FoundWord, TfIcfError, WordRules, find_words, read_unigrams, tf_icf
+
+ALL = WordRules(min_count=1, min_length=1, alphabetic=False, stop_words=(), floor=0)
+COUNTS = {"the": 60, "parser": 30, "x1": 5, "roth": 5}
+GENERAL = {"the": 9_000, "parser": 10, "a": 990}
+
+
+def words(rules, how_many=10, **more):
+    return [word.word for word in find_words(COUNTS, GENERAL, how_many, rules, **more)]
+
+
+def test_the_score_is_the_ratio_of_relative_frequencies():
+    scores = tf_icf(COUNTS, GENERAL, floor=20)
+    assert scores["the"] == pytest.approx((60 / 100) / (9_000 / 10_000))
+    assert scores["parser"] == pytest.approx((30 / 100) / (20 / 10_000))  # the floor is higher than its count
+    assert scores["roth"] == pytest.approx((5 / 100) / (20 / 10_000))
+
+
+def test_without_a_floor_a_word_that_is_not_listed_counts_as_the_rarest():
+    assert tf_icf(COUNTS, GENERAL, floor=0)["roth"] == pytest.approx((5 / 100) / (10 / 10_000))
+
+
+def test_the_best_come_first_with_their_counts():
+    best, second = find_words(COUNTS, GENERAL, 2, ALL)
+    assert best == FoundWord("parser", 30, 10, pytest.approx(300))
+    assert second == FoundWord("roth", 5, 0, pytest.approx(50))  # before x1, which scores the same, by the alphabet
+
+
+def test_each_rule_leaves_words_out():
+    assert words(ALL) == ["parser", "roth", "x1", "the"]
+    assert words(ALL._replace(min_count=6)) == ["parser", "the"]
+    assert words(ALL._replace(min_length=4)) == ["parser", "roth"]
+    assert words(ALL._replace(alphabetic=True)) == ["parser", "roth", "the"]
+    assert words(ALL._replace(stop_words=("Roth", "x1"))) == ["parser", "the"]
+    assert words(ALL, known={"parser"}) == ["roth", "x1", "the"]
+    assert words(ALL, how_many=1) == ["parser"]
+
+
+def test_rules_that_leave_no_word_are_an_error():
+    with pytest.raises(TfIcfError, match="min_count=61 .*the commonest, 'the', occurs 60 times.*; lower min_count"):
+        words(ALL._replace(min_count=61))
+    with pytest.raises(TfIcfError, match="there are no words at all"):
+        find_words({}, GENERAL, 1, ALL)
+
+
+def test_unigrams_are_read_plain_and_gzipped_in_lower_case(tmp_path):
+    text = "the\t90\nPaul\t3\npaul\t4\n\n"
+    (tmp_path / "plain.txt").write_text(text)
+    (tmp_path / "zipped").write_bytes(gzip.compress(text.encode()))
+    for name in ("plain.txt", "zipped"):
+        assert read_unigrams(tmp_path / name) == {"the": 90, "paul": 7}
+
+
+@pytest.mark.parametrize(
+    "line", ["person", "person 7", "person\t", "person\t1.5", "person\t0", "\t7", "a\t-1", "a\tb\t7"]
+)
+def test_a_line_that_is_no_count_is_shown(tmp_path, line):
+    (tmp_path / "counts.txt").write_text(f"the\t9\n{line}\n")
+    with pytest.raises(TfIcfError, match="counts.txt, line 2: .* is not a word, a tab and a count from 1"):
+        read_unigrams(tmp_path / "counts.txt")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no word counts at .*; give a file such as count_1w"),
+        (b"\n \n", "holds no word counts"),
+        (b"\xff\xfe\xfd", "cannot be read as word counts"),
+        (gzip.compress(b"the\t9\n" * 999)[:-12], "cannot be read as word counts"),
+    ],
+)
+def test_a_file_that_is_missing_empty_or_damaged_is_named(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "counts").write_bytes(content)
+    with pytest.raises(TfIcfError, match=message):
+        read_unigrams(tmp_path / "counts")
+
+
+def test_most_of_the_official_anchors_of_citation_intent_are_found(shared_data):
+    lines = (shared_data / "text_classification/citation_intent/train.txt").read_text(encoding="utf-8").splitlines()
+    counts = count_words(json.loads(line)["text"] for line in lines)
+    general = read_unigrams(shared_data / "unigrams/count_1w.txt.gz")
+    official = json.loads((shared_data.parent / "paper_tables.json").read_text())["official_seed_words_K20"]
+    rules = WordRules(min_count=30, min_length=3, alphabetic=True, stop_words=(), floor=0)
+    found = {word.word for word in find_words(counts, general, 20, rules)}
+    assert len(found & set(official["citation_intent"])) == 13  # the rest of the authors' rule is not published
+    assert {"charniak", "treebank", "coreference", "parser", "syntactic"} <= found
+    rare = {word.word for word in find_words(counts, general, 20, rules._replace(min_count=1))}
+    assert len(rare & set(official["citation_intent"])) == 1  # the ratio alone prefers names that occur a few times
