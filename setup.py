@@ -61,6 +61,7 @@ setup(
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
             "ruff>=0.9,<0.18",
+            "setuptools>=70,<90",  # installs the example of a strategy of your own without the network
         ],
     },
     entry_points={"console_scripts": ["mmdiff=mmdiff.cli:main"]},

@@ -6,7 +6,8 @@
         --config.model.checkpoint=base_resadapt.ckpt
     mmdiff probe --config configs/probe_social_iq2.py --checkpoint RUN --workdir PROBE
 
-The argument after the colon is the masking strategy: `random`, `difference` (= `difference_body`), `difference_face`.
+The argument after the colon is the masking strategy: `random`, `difference_body`, `difference_face`, `difference_both`,
+`attn`, `mst`, `clip`, or one of your own (docs/masking.md).
 Learning rate 5e-6, 20 epochs, patience 5 and a quarter of the patches are the paper's (arXiv 2305.14577, table 4 and
 section 4.2), batch 8 and half an epoch of warm-up its code's. The code's epochs go over all questions, ours over all
 videos.

@@ -21,22 +21,25 @@ def choose(
 ) -> Bool[Array, " n"]:
     """Exactly `budget` of the eligible units, or all of them where there are fewer.
 
-    Members of a group have one score and fall together; at most one group is cut, at random, by the budget. The
-    outcome depends neither on units beyond the last eligible one nor on what else is in the batch: map it over
+    Members of a group fall together, wanted as much as the one of them that is wanted most; at most one group is cut, at
+    random, by the budget. The outcome depends neither on units beyond the last eligible one nor on what else is in the batch: map it over
     examples, each with a key of its own.
 
     Args:
       key: drawn from once for the groups and once for the order within a group.
-      score: how much each unit is wanted; the same for all of a group.
-      group: which units fall together, numbers from 0 to n - 1.
+      score: how much each unit is wanted.
+      group: which units fall together: those with the same number, whatever it is.
       eligible: units that may be chosen.
       budget: how many to choose; it may be computed.
-      noise: scales the Gumbel noise; 0 takes the highest scores.
+      noise: scales the Gumbel noise; 0 takes the highest scores, and draws between groups of equal score.
     """
     group_key, unit_key = jax.random.split(key)
-    drawn = jax.random.gumbel(group_key, score.shape)[group]
-    value = jnp.where(eligible, score + noise * drawn, -jnp.inf)
+    # A group draws at the place of its first member, which units behind it cannot move.
+    first = jnp.argmax(group[:, None] == group[None, :], axis=1)
+    drawn = jax.random.gumbel(group_key, score.shape)[first]
+    of_group = jax.ops.segment_max(jnp.where(eligible, score, -jnp.inf), first, score.shape[0])[first]
+    value = jnp.where(eligible, of_group + noise * drawn, -jnp.inf)
     within = jax.random.uniform(unit_key, score.shape)
-    order = jnp.lexsort((within, group, -value, ~eligible))
+    order = jnp.lexsort((within, first, -drawn, -value, ~eligible))
     rank = jnp.argsort(order)
     return eligible & (rank < budget)

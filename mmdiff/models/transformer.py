@@ -22,6 +22,7 @@ class Encoded(NamedTuple):
     cls: Float[Array, "b d"]
     sequence: Float[Array, "b n d"]
     pooled: Float[Array, "b m d"] | None = None
+    attention: Float[Array, "b n"] | None = None  # of the summary to every unit, in the last layer, mean over heads
 
 
 def kernel_init(key, shape, dtype=jnp.float32):
@@ -48,9 +49,25 @@ class Attention(nn.Module):
         query, key = apply_rotary(query, position), apply_rotary(key, position)
         # A padded row has every key masked: it attends to all alike, and nobody reads it.
         mixed = jax.nn.dot_product_attention(query, key, value, mask=None if mask is None else mask[:, None])
-        return nn.DenseGeneral(
+        out = nn.DenseGeneral(
             width, axis=(-2, -1), use_bias=False, dtype=self.dtype, kernel_init=kernel_init, name="attn_proj"
         )(mixed)
+        return out, first_attention(query, key, mask)
+
+
+def first_attention(
+    query: Float[Array, "b n h d"], key: Float[Array, "b n h d"], mask: Bool[Array, "b n n"] | None
+) -> Float[Array, "b n"]:
+    """How the first unit attends to all, mean over heads; passes no gradient.
+
+    One row of the softmax that attention makes of all rows: its own products are 1 / n of those of one layer, and
+    nothing where nobody reads it.
+    """
+    query, key = jax.lax.stop_gradient((query[:, 0], key))
+    logits = jnp.einsum("bhd,bnhd->bhn", query, key, preferred_element_type=jnp.float32)
+    if mask is not None:
+        logits = jnp.where(mask[:, :1], logits, -jnp.inf)
+    return jax.nn.softmax(logits / np.sqrt(query.shape[-1])).mean(axis=1)
 
 
 class Mlp(nn.Module):
@@ -78,9 +95,11 @@ class Layer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b n d"], position: Float[Array, "#b n c"], mask: Bool[Array, "b n n"] | None):
-        attended = layer_norm(self.dtype, "pre_attn_ln")(x)
-        x = x + Attention(self.dtype, name="attention_layer")(attended, position, mask)
-        return x + Mlp(self.dtype, name="mlp_layer")(layer_norm(self.dtype, "pre_mlp_ln")(x))
+        mixed, attention = Attention(self.dtype, name="attention_layer")(
+            layer_norm(self.dtype, "pre_attn_ln")(x), position, mask
+        )
+        x = x + mixed
+        return x + Mlp(self.dtype, name="mlp_layer")(layer_norm(self.dtype, "pre_mlp_ln")(x)), attention
 
 
 class Transformer(nn.Module):
@@ -110,9 +129,9 @@ class Transformer(nn.Module):
         x = layer_norm(self.dtype, "pre_ln")(x)
         block = nn.remat(Layer) if self.remat else Layer
         for layer in range(self.layers):
-            x = block(self.dtype, name=f"layer_{layer:02d}")(x, position, mask)
+            x, attention = block(self.dtype, name=f"layer_{layer:02d}")(x, position, mask)
         x = layer_norm(self.dtype, "final_ln")(x)
         if not self.summarise:
             return Encoded(x[:, 0], x)
         cls = nn.Dense(width, dtype=self.dtype, kernel_init=kernel_init, name="cls_proj")(x[:, 0])
-        return Encoded(cls, x[:, 1:])
+        return Encoded(cls, x[:, 1:], attention=attention[:, 1:])

@@ -1,8 +1,9 @@
 """A batch of clips and a key in, the loss of predicting hidden frame features out: continued pretraining.
 
-Patch features of some 16x16 patches are overwritten, features are pooled 2x2, and the joint encoder must tell, at
-each pooled place that lost a patch, which of all hidden features of the batch was there: once helped by the audio,
-once by the subtitles (arXiv 2305.14577, section 4.2; the official `retrain` code).
+Some 16x16 patches, or the features of them, are overwritten, features are pooled 2x2, and the joint encoder must tell,
+at each pooled place that lost a patch, which of all hidden features of the batch was there: once helped by the audio,
+once by the subtitles (arXiv 2305.14577, section 4.2; the official `retrain` code). What was there is told by a pass of
+the vision encoder over clips of which nothing is hidden.
 """
 
 import dataclasses
@@ -10,16 +11,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, UInt8, UInt32
 
 from mmdiff.data.video_examples import VideoBatch
 from mmdiff.masking.hiding import constant_vector, hide, random_values
-from mmdiff.masking.strategies import MaskingConfig, Patches, PatchMask, mask_patches
+from mmdiff.masking.strategies import MaskingConfig, Patches, PatchMask, find, mask_patches, patch_units
 from mmdiff.models.reserve import MerlotReserve, patchify
 from mmdiff.models.reserve_encoders import to_windows
+from mmdiff.models.transformer import Encoded
 from mmdiff.objectives.contrastive import Contrast, contrast, one_hot_pool, scaled
 
 IMAGES_TO_AUDIO, TEXT_TO_AUDIO = 0, 1  # the temperatures that the original reuses
+TARGET_ENCODER = "target_encoder"  # among a run's parameters: the vision encoder's copy that makes the targets
 
 
 @dataclasses.dataclass
@@ -29,6 +33,8 @@ class MaskedVideoConfig:
     pooled_when: str = "any"  # a 2x2 pool counts as hidden if `any` or `all` of its patches are
     predictor: str = "none"  # what maps the joint encoder's output to a prediction: none, or the pretraining `head`
     stop_gradient_targets: bool = False  # the paper's targets pass gradients, as the original's do
+    target_momentum: float = 0.0  # above 0, targets come from a copy of the vision encoder that follows it by
+    # 1 - target_momentum of the way each step, and stays as it began at 1
     empty_rows_count: bool = False  # (*) visible places enter the loss as zero vectors
     round_numerator: bool = False  # (*) the matching logit is computed in bfloat16
     first_frame_segment: int = 1  # frames carry the segment numbers of their subtitles (*0: one less)
@@ -40,6 +46,8 @@ class MaskedVideoConfig:
             raise ValueError(f"objective.pooled_when={self.pooled_when!r} is unknown; known: any, all")
         if self.predictor not in ("none", "head"):
             raise ValueError(f"objective.predictor={self.predictor!r} is unknown; known: none, head")
+        if not 0 <= self.target_momentum <= 1:
+            raise ValueError(f"objective.target_momentum={self.target_momentum} must lie from 0 to 1")
 
 
 class Clips(NamedTuple):
@@ -96,27 +104,55 @@ def pooled_places(mask: Bool[Array, "b s p"], grid: tuple[int, int], side: int, 
     return reduced.reshape(batch, -1)
 
 
+def telling(params: dict) -> dict:
+    """The parameters whose vision encoder makes the targets; those of a copy are not trained."""
+    if TARGET_ENCODER not in params:
+        return params
+    return params | {"vision_encoder": jax.lax.stop_gradient(params[TARGET_ENCODER])}
+
+
+def see(model: MerlotReserve, params: dict, clips: Clips) -> Encoded:
+    """What the vision encoder makes of the clips' frames, [b s, ...], with nothing hidden."""
+    return model.apply({"params": params}, clips.patches.reshape(-1, *clips.patches.shape[2:]), method="encode_images")
+
+
+def hide_frames(
+    model: MerlotReserve,
+    params: dict,
+    clips: Clips,
+    images: Encoded | None,
+    hidden: Bool[Array, "b n"],
+    values: Float[Array, "*#b c"],
+) -> Float[Array, "b m d"]:
+    """The joint encoder's frame tokens of clips of which what is `hidden` was overwritten with `values`.
+
+    With `images`, what the vision encoder made of the frames, features of them are overwritten; without, pixels are,
+    and the encoder runs.
+    """
+    batch, segments, patches, _ = clips.patches.shape
+    shown, method = (clips.patches, "encode_images") if images is None else (images.sequence, "pool_images")
+    left = hide(shown.reshape(batch, segments * patches, -1), hidden, values)
+    pooled = model.apply({"params": params}, left.reshape(batch * segments, patches, -1), method=method)
+    pooled = pooled.pooled if images is None else pooled
+    return pooled.reshape(batch, -1, pooled.shape[-1])
+
+
 def predict(
     model: MerlotReserve,
     params: dict,
     clips: Clips,
-    mask: PatchMask,
-    values: Float[Array, "*#b d"],
+    pooled: Float[Array, "b m d"],
+    target: Float[Array, "b m d"],
+    scored: Bool[Array, "b n"],
     config: MaskedVideoConfig,
 ) -> Prediction:
-    """One forward pass over clips whose patch features are overwritten with `values` where `mask.hidden`."""
+    """What the joint encoder says of clips whose frame tokens are `pooled` and would be `target` with nothing hidden."""
 
     def call(method, *arguments, **options):
         return model.apply({"params": params}, *arguments, **options, method=method)
 
     c = model.config
     batch, segments, patches, _ = clips.patches.shape
-    images = call("encode_images", clips.patches.reshape(batch * segments, patches, -1))
-    width = images.sequence.shape[-1]
-    features = images.sequence.reshape(batch, segments * patches, width)
-    hidden = hide(features, mask.hidden, values).reshape(batch * segments, patches, width)
-    pooled = call("pool_images", hidden).reshape(batch, -1, width)
-    target = images.pooled.reshape(batch, -1, width)
     if config.stop_gradient_targets:
         target = jax.lax.stop_gradient(target)
     audio = call("encode_audio", clips.mels.reshape(-1, *clips.mels.shape[2:])).pooled
@@ -139,12 +175,12 @@ def predict(
     if config.predictor == "head":
         joint = call("project", joint)
     joint = joint[:, clips.text_tokens.shape[1] :]
-    scored = pooled_places(mask.scored.reshape(batch, segments, patches), c.image_grid, c.pooling, config.pooled_when)
-    slot = jnp.cumsum(scored, axis=1) - 1
+    places = pooled_places(scored.reshape(batch, segments, patches), c.image_grid, c.pooling, config.pooled_when)
+    slot = jnp.cumsum(places, axis=1) - 1
     from_audio, from_text, target_rows = (
-        one_hot_pool(scored, slot, x, slots=scored.shape[1]) for x in (joint[:batch], joint[batch:], target)
+        one_hot_pool(places, slot, x, slots=places.shape[1]) for x in (joint[:batch], joint[batch:], target)
     )
-    rows = jnp.arange(scored.shape[1]) < scored.sum(axis=1, keepdims=True)
+    rows = jnp.arange(places.shape[1]) < places.sum(axis=1, keepdims=True)
     return Prediction(from_audio, from_text, target_rows, rows, pooled, target)
 
 
@@ -161,21 +197,39 @@ def compare(prediction: Prediction, scales: Float[Array, " 3"], config: MaskedVi
     )
 
 
-def mask_batch(batch: VideoBatch, key: Key[Array, ""], step: Int[Array, ""], masking: MaskingConfig) -> PatchMask:
-    """The mask of every clip, [b, n]: a function of the run's key, the clip's id and, unless static, the step."""
-    flat = Patches(*(x.reshape(x.shape[0], -1) for x in (batch.track, batch.weight, batch.patch_valid)))
-    keys = example_keys(batch.id, key if masking.static else jax.random.fold_in(key, step))
-    return jax.vmap(lambda key, patches: mask_patches(key, patches, masking))(keys, flat)
-
-
 def example_keys(ids: UInt32[Array, " b"], key: Key[Array, ""]) -> Key[Array, " b"]:
     """One key per clip, whatever its place in the batch."""
     return jax.vmap(lambda example: jax.random.fold_in(key, example))(ids)
 
 
+def flat_patches(batch: VideoBatch, grid: tuple[int, int], images: Encoded | None) -> Patches:
+    """What a strategy sees of every clip: [b, n]. Without `images` there is neither attention nor a feature."""
+    count, segments = batch.frame_valid.shape
+    rows, columns = np.indices(grid)
+
+    def of_clip(x: np.ndarray) -> Array:
+        return jnp.broadcast_to(jnp.asarray(x), (count, x.size))
+
+    places = count, segments * rows.size
+    return Patches(
+        track=batch.track.reshape(places),
+        weight=batch.weight.reshape(places),
+        valid=batch.patch_valid.reshape(places),
+        attention=jnp.zeros(places) if images is None else images.attention.reshape(places),
+        similarity=batch.similarity.reshape(places),
+        frame=of_clip(np.repeat(np.arange(segments), rows.size)),
+        y=of_clip(np.tile((rows.reshape(-1) + 0.5) / grid[0], segments)),
+        x=of_clip(np.tile((columns.reshape(-1) + 0.5) / grid[1], segments)),
+        features=jnp.zeros((*places, 0)) if images is None else images.sequence.reshape(*places, -1),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class MaskedVideo:
-    """The objective of continued pretraining: what the training loop asks for a loss."""
+    """The objective of continued pretraining: what the training loop asks for a loss.
+
+    Its parameters are the model's and, where `config.target_momentum` asks for it, those of TARGET_ENCODER.
+    """
 
     model: MerlotReserve
     masking: MaskingConfig
@@ -185,16 +239,7 @@ class MaskedVideo:
         self, params: dict, batch: VideoBatch, key: Key[Array, ""], step: Int[Array, ""]
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
         """The loss, and scalar metrics that are averages over the clips of the batch."""
-        c = self.model.config
-        mask = self.masks(batch, key, step)
-        if self.masking.hidden_values == "constant":
-            values = jnp.asarray(constant_vector(self.masking.hidden_seed, c.hidden_size))
-        else:
-            # The values are drawn anew each step even where the masks stay: nothing can be learned from them.
-            keys = example_keys(batch.id, jax.random.fold_in(jax.random.split(key)[1], step))
-            values = random_values(keys, (mask.hidden.shape[1], c.hidden_size), jnp.dtype(c.dtype))
-        clips = to_clips(batch, c.patch_size, self.config.attend_to_padding)
-        prediction = predict(self.model, params, clips, mask, values, self.config)
+        mask, prediction = self.predict(params, batch, key, step)
         audio, text = compare(prediction, params["contrastive_scales"], self.config)
         hidden = mask.hidden.sum()
         clip_count = jnp.maximum(self.examples(batch), 1)
@@ -211,9 +256,63 @@ class MaskedVideo:
         }
         return metrics["loss"], metrics
 
-    def masks(self, batch: VideoBatch, key: Key[Array, ""], step: Int[Array, ""]) -> PatchMask:
-        """What a step with these arguments hides."""
-        return mask_batch(batch, jax.random.split(key)[0], step, self.masking)
+    def predict(
+        self, params: dict, batch: VideoBatch, key: Key[Array, ""], step: Int[Array, ""]
+    ) -> tuple[PatchMask, Prediction]:
+        """What a step with these arguments hides, and what the model makes of it."""
+        c, at_input = self.model.config, self.masking.hide_at == "input"
+        clips = to_clips(batch, c.patch_size, self.config.attend_to_padding)
+        told = see(self.model, telling(params), clips)
+        mask = self.masks_of(batch, key, step, told)
+        images = None if at_input else see(self.model, params, clips) if TARGET_ENCODER in params else told
+        size, dtype = (clips.patches.shape[-1], jnp.float32) if at_input else (c.hidden_size, jnp.dtype(c.dtype))
+        if self.masking.hidden_values == "constant":
+            values = jnp.asarray(constant_vector(self.masking.hidden_seed, size))
+        else:
+            # The values are drawn anew each step even where the masks stay: nothing can be learned from them.
+            keys = example_keys(batch.id, jax.random.fold_in(jax.random.split(key)[1], step))
+            values = random_values(keys, (mask.hidden.shape[1], size), dtype)
+        if at_input:
+            values = 0.5 + values / 4  # about as bright as pictures are
+        pooled = hide_frames(self.model, params, clips, images, mask.hidden, values)
+        target = told.pooled.reshape(pooled.shape)
+        return mask, predict(self.model, params, clips, pooled, target, mask.scored, self.config)
+
+    def masks(
+        self, batch: VideoBatch, key: Key[Array, ""], step: Int[Array, ""], params: dict | None = None
+    ) -> PatchMask:
+        """What a step with these arguments hides; only strategies that look at features need parameters."""
+        told = None
+        if "features" in find(self.masking.strategy).looks_at:
+            clips = to_clips(batch, self.model.config.patch_size, self.config.attend_to_padding)
+            told = see(self.model, telling(params), clips)
+        return self.masks_of(batch, key, step, told)
+
+    def masks_of(self, batch: VideoBatch, key: Key[Array, ""], step: Int[Array, ""], told: Encoded | None) -> PatchMask:
+        """A function of the run's key, the clip's id, unless static the step, and what was made of the clip."""
+        c = self.model.config
+        key = jax.random.split(key)[0]
+        keys = example_keys(batch.id, key if self.masking.static else jax.random.fold_in(key, step))
+        units = patch_units(self.masking.unit, batch.frames.shape[1], c.image_grid, c.pooling)
+        patches = flat_patches(batch, c.image_grid, jax.lax.stop_gradient(told))
+        return jax.vmap(lambda key, patches: mask_patches(key, patches, self.masking, units))(keys, patches)
+
+    def count(
+        self, batch: VideoBatch, key: Key[Array, ""], step: Int[Array, ""], params: dict | None = None
+    ) -> dict[str, Float[Array, " b"] | Int[Array, " b"]]:
+        """How much of every clip a step with these arguments hides, and how many targets that makes."""
+        mask = self.masks(batch, key, step, params)
+        valid, person = (x.reshape(mask.hidden.shape) for x in (batch.patch_valid, batch.person))
+        valid |= self.masking.mask_padding
+        patches, hidden = valid.sum(axis=1), mask.hidden.sum(axis=1)
+        return {
+            "patches": patches,
+            "hidden": hidden,
+            "pools": self.pools(valid).sum(axis=1),
+            "targets": self.pools(mask.scored).sum(axis=1),
+            "hidden_inside": (mask.hidden & person).sum(axis=1) / jnp.maximum(hidden, 1),
+            "boxes_cover": person.sum(axis=1) / jnp.maximum(patches, 1),
+        }
 
     def pools(self, mask: Bool[Array, "b n"]) -> Bool[Array, "b m"]:
         """The pooled tokens that count as hidden."""

@@ -11,10 +11,12 @@ from ml_collections import config_flags
 
 from mmdiff.data.video_examples import DataConfig
 from mmdiff.errors import UserError
-from mmdiff.masking.strategies import MaskingConfig
+from mmdiff.masking.anchors import AnchorsConfig
+from mmdiff.masking.strategies import MaskingConfig, with_strategy
 from mmdiff.models.reserve import ENCODERS
 from mmdiff.objectives.masked_video import MaskedVideoConfig
 from mmdiff.training.optimizer import OptimizerConfig
+from mmdiff.training.presets import PRETRAIN_PRESETS
 
 
 class ConfigError(UserError):
@@ -100,27 +102,6 @@ def in_steps(train: TrainConfig, optimizer: OptimizerConfig, examples: int) -> t
     return resolved, optimizer
 
 
-# What a preset sets; everything else keeps its default, which is what the paper says.
-PRETRAIN_PRESETS: dict[str, dict[str, object]] = {
-    "paper": {},
-    "official_code": {
-        "masking.min_coverage": 0.0,
-        "masking.hidden_values": "constant",
-        "masking.mask_padding": True,
-        "masking.fallback_without": "body",
-        "masking.drop_by_rounding": True,
-        "objective.empty_rows_count": True,
-        "objective.round_numerator": True,
-        "objective.first_frame_segment": 0,
-        "objective.attend_to_padding": True,
-        "optimizer.state": "compact",
-        "data.crop_boxes_with_frame": False,
-        "data.include_answers": True,
-        "data.clip_question_span": False,
-    },
-}
-
-
 @dataclasses.dataclass
 class PretrainConfig:
     """One run of continued pretraining."""
@@ -131,6 +112,7 @@ class PretrainConfig:
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     masking: MaskingConfig = dataclasses.field(default_factory=MaskingConfig)
+    anchors: AnchorsConfig = dataclasses.field(default_factory=AnchorsConfig)
     objective: MaskedVideoConfig = dataclasses.field(default_factory=MaskedVideoConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
@@ -139,15 +121,10 @@ class PretrainConfig:
 def paper_pretraining(strategy: str) -> PretrainConfig:
     """The paper's continued pretraining (arXiv 2305.14577, table 4) with a masking strategy.
 
-    The strategy is a row of the table of strategies, `difference_body` or `difference_face` to say which boxes. The
-    batch and the warm-up are the official scripts'.
+    The strategy is as in `with_strategy`. The batch and the warm-up are the official scripts'.
     """
     config = PretrainConfig()
-    name, _, where = strategy.partition("_")
-    if where in ("body", "face"):
-        config.masking.strategy, config.masking.where = name, where
-    else:
-        config.masking.strategy = strategy
+    config.masking = with_strategy(config.masking, strategy)
     config.masking.ratio = 0.25
     config.optimizer.learning_rate = 5e-6
     config.train = TrainConfig(steps=0, epochs=20, warmup_epochs=0.5, batch_size=8, evaluate_every=0, patience=5)
@@ -196,7 +173,7 @@ def parse_config(arguments: list[str], wanted: type):
         raise ConfigError(f"{file} gives a {type(plain).__name__}, and this command needs a {wanted.__name__}")
     try:
         config, overrides, rest = _parse(arguments)
-    except (absl.flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+    except (absl.flags.Error, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ConfigError(f"{file}: {_explain(error, arguments, plain)}") from None
     if rest:
         raise ConfigError(f"do not know what to do with {' '.join(rest)!r}")
@@ -244,7 +221,7 @@ def with_absolute_paths(config):
     """A copy whose PATHS mean the same from every working directory."""
     resolved = copy.deepcopy(config)
     for path in PATHS:
-        if get_field(resolved, path):
+        if hasattr(resolved, path.split(".")[0]) and get_field(resolved, path):
             set_field(resolved, path, str(Path(get_field(resolved, path)).resolve()))
     return resolved
 
@@ -254,17 +231,20 @@ def to_json(config) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
-# Where inputs lie may change between two starts of a run; what they hold may not, and is compared apart.
-PATHS = ("data.records", "data.tokenizer", "model.checkpoint")
+# Where inputs lie may change between two starts of a run. What they hold may not and is compared apart, or what was made of
+# it is kept with the run.
+PATHS = ("data.records", "data.tokenizer", "model.checkpoint", "anchors.unigrams", "anchors.text_encoder")
+
+MOVED = {"masking.anchors": "anchors.words"}  # fields that older versions have elsewhere
 
 
 def differences(stored: dict, config) -> list[str]:
     """The fields in which a stored configuration and a new one differ, as `section.field: old -> new`; not PATHS."""
-    # A field that is younger than the stored configuration did then what its default does.
+    # A field that is younger than the stored configuration did then what its default does; one that moved, what it did.
     default, old, new = (
         _flat(tree) for tree in (json.loads(to_json(type(config)())), stored, json.loads(to_json(config)))
     )
-    old = default | old
+    old = default | {MOVED.get(name, name): value for name, value in old.items()}
     return [
         f"{name}: {old.get(name)!r} -> {new.get(name)!r}"
         for name in sorted(old | new)

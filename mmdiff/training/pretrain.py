@@ -3,16 +3,20 @@
 import functools
 import json
 import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from mmdiff.data.loader import evaluation_batches, training_batches
-from mmdiff.data.records import decode, digest, metadata, read_split, splits
+from mmdiff.data.records import RecordError, decode, digest, metadata, read_split, splits
 from mmdiff.data.tokenizer import Tokenizer
-from mmdiff.data.video_examples import BoxRule, DataConfig, video_example
-from mmdiff.masking.anchors import label_weight
-from mmdiff.masking.strategies import MaskingConfig
+from mmdiff.data.video_examples import BoxRule, DataConfig, VideoBatch, video_example
+from mmdiff.masking.anchors import Anchors, open_anchors
+from mmdiff.masking.strategies import MaskingConfig, find
 from mmdiff.models.pretrained import save_safetensors
 from mmdiff.models.reserve import MerlotReserve, ReserveConfig
 from mmdiff.objectives.masked_video import MaskedVideo
@@ -20,16 +24,13 @@ from mmdiff.training import runs
 from mmdiff.training.config import PretrainConfig, in_steps, validate, with_absolute_paths
 from mmdiff.training.loop import microbatch, open_position, run_loop
 from mmdiff.training.optimizer import make_optimizer
-from mmdiff.training.sharding import make_mesh
+from mmdiff.training.sharding import make_mesh, put_batch
+from mmdiff.training.target_encoder import add_target_encoder, follow, without_target_encoder
 from mmdiff.whole_files import write_whole
 
+COUNTED = 1000  # windows whose targets are counted at the end of a run
+
 log_line = logging.getLogger(__name__)
-
-
-def box_rule(masking: MaskingConfig) -> BoxRule:
-    """The boxes whose patches a masking configuration may hide."""
-    weight = functools.partial(label_weight, anchors=tuple(masking.anchors))
-    return BoxRule(weight, masking.where, masking.min_coverage, masking.fallback_without)
 
 
 def run_keys(seed: int) -> tuple[jax.Array, jax.Array]:
@@ -38,25 +39,43 @@ def run_keys(seed: int) -> tuple[jax.Array, jax.Array]:
     return init_key, step_key
 
 
-def example_maker(data: DataConfig, masking: MaskingConfig, model: ReserveConfig, tokenizer: Tokenizer):
-    """(record, window, rng) -> one example, for the loader."""
-    rule = box_rule(masking)
+def example_maker(
+    data: DataConfig,
+    masking: MaskingConfig,
+    anchors: Callable[[str, str], float],
+    model: ReserveConfig,
+    tokenizer: Tokenizer,
+):
+    """(record, window, rng) -> one example, for the loader; `anchors` gives the weight of a box's label and part."""
+    rule = BoxRule(anchors, masking.where, masking.min_coverage, masking.fallback_without)
     return lambda record, window, rng: video_example(
         record, window, data, model.image_grid, model.patch_size, rule, tokenizer, rng
     )
+
+
+def check_records(config: PretrainConfig) -> None:
+    """Raises RecordError where the records lack what the strategy looks at."""
+    strategy = config.masking.strategy
+    if "similarity" in find(strategy).looks_at and not metadata(config.data.records)["similarity"]:
+        raise RecordError(
+            f"{config.data.records} holds no similarities for the strategy {strategy}: add them with `mmdiff preprocess ... "
+            "--clip MODEL`, which does not look for people again; runs on the records as they are must end before"
+        )
 
 
 def pretrain(config: PretrainConfig, workdir: str | Path, progress_bar: bool = True) -> Path:
     """Continues pretraining for `train.steps` or `train.epochs`, or until the validation loss stops falling.
 
     A run that was killed goes on from its last checkpoint and ends with the parameters of an unbroken one, bit for
-    bit on the same devices. `workdir` gets config.json, metrics.jsonl, tensorboard/, checkpoints/, tokenizer.json and,
-    at the end, model.safetensors: the model with the lowest validation loss, or the last where there is no
-    validation split.
+    bit on the same devices. `workdir` gets config.json, anchors.json, metrics.jsonl, tensorboard/, checkpoints/,
+    tokenizer.json and, at the end, targets.json (what an evaluation hides of one window of each record) and
+    model.safetensors: the model with the lowest validation loss, or the last where there is no validation split.
 
-    Raises ConfigError, RecordError, TokenizerError, CheckpointError or RunError, each with one sentence for the user.
+    Raises ConfigError, RecordError, TokenizerError, CheckpointError, AnchorError, TfIcfError, StrategyError or
+    RunError, each with one sentence for the user.
     """
     validate(config)
+    check_records(config)
     workdir = Path(workdir)
     if config.data.include_answers:
         log_line.warning("data.include_answers: questions are fed with their right answers; labels enter pretraining")
@@ -70,7 +89,14 @@ def pretrain(config: PretrainConfig, workdir: str | Path, progress_bar: bool = T
     has_validation = "validation" in splits(records)
     init_key, step_key = run_keys(config.train.seed)
     sizes, params = runs.build_model(config.model, tokenizer, init_key)
-    make_example = example_maker(config.data, config.masking, sizes, tokenizer)
+    anchors = open_anchors(
+        config.anchors,
+        records,
+        workdir / runs.ANCHORS,
+        where=config.masking.where if "boxes" in find(config.masking.strategy).looks_at else None,
+        progress_bar=progress_bar,
+    )
+    make_example = example_maker(config.data, config.masking, anchors, sizes, tokenizer)
     source = read_split(records, "train")
     make_example(decode(source[0]), 0, None)  # records of another kind show now
     if len(source) < micro:
@@ -78,34 +104,66 @@ def pretrain(config: PretrainConfig, workdir: str | Path, progress_bar: bool = T
             "%d training records and %d at once: a clip that comes twice is its own wrong answer", len(source), micro
         )
     runs.claim(workdir, with_absolute_paths(config), tokenizer_file, digest(records))
+    keep_anchors(anchors, workdir)
 
     train, optimizer_config = in_steps(config.train, config.optimizer, len(source))
     batches = training_batches(
         records, make_example, train.batch_size // hosts, train.seed, config.data.threads, host, hosts
     )
     optimizer = make_optimizer(optimizer_config, train.steps)
+    if config.objective.target_momentum:
+        params, optimizer = add_target_encoder(params), follow(optimizer, config.objective.target_momentum)
     position = open_position(workdir, params, optimizer, batches, mesh)
     del params
+    objective = MaskedVideo(MerlotReserve(sizes), config.masking, config.objective)
+    look = functools.partial(
+        evaluation_batches, records, make_example=make_example, batch_size=micro // hosts, host=host, hosts=hosts
+    )
     ending = run_loop(
         position,
-        MaskedVideo(MerlotReserve(sizes), config.masking, config.objective),
+        objective,
         optimizer,
         batches,
-        functools.partial(evaluation_batches, records, "validation", make_example, micro // hosts, host, hosts)
-        if has_validation
-        else None,
+        functools.partial(look, "validation") if has_validation else None,
         train,
         mesh,
         step_key,
         workdir,
         badness=lambda metrics: metrics["loss"],
-        keep=functools.partial(save_safetensors, workdir / runs.MODEL),
+        keep=lambda params: save_safetensors(workdir / runs.MODEL, without_target_encoder(params)),
         title=f"pretrain {config.masking.strategy}",
         progress_bar=progress_bar,
     )
+    keep_anchors(anchors, workdir)  # with the labels that records of older versions do not list
+    split = "validation" if has_validation else "train"
+    counted = count_targets(objective, look(split), step_key, ending.params, mesh)
+    masked = {"split": split, **{name: getattr(config.masking, name) for name in ("ratio", "unit", "hide_at")}}
+    write_whole(workdir / runs.TARGETS, (json.dumps(masked | counted) + "\n").encode())
     summary = {"dataset": metadata(config.data.records)["dataset"], "step": ending.step}
     if has_validation:
         progress = ending.progress
         summary |= {"stopped_early": ending.stopped, "best_step": progress.best_step, "best_loss": progress.best_loss}
     write_whole(workdir / runs.SUMMARY, (json.dumps(summary) + "\n").encode())
     return workdir
+
+
+def keep_anchors(anchors: Anchors, workdir: Path) -> None:
+    """Writes what a run that goes on need not search for again."""
+    write_whole(workdir / runs.ANCHORS, (json.dumps(anchors.to_json(), indent=2) + "\n").encode())
+
+
+def count_targets(
+    objective: MaskedVideo, batches: Iterator[VideoBatch], key: jax.Array, params: dict, mesh: Mesh
+) -> dict[str, list]:
+    """What an evaluation hides of each window, by name: at most COUNTED windows of this and all hosts."""
+    count = jax.jit(lambda params, batch: objective.count(batch, key, jnp.zeros((), jnp.int32), params))
+    found: dict[str, list] = {"window": []}
+    for batch in batches:
+        counts = multihost_utils.process_allgather(count(params, put_batch(mesh, batch)), tiled=True)
+        real = multihost_utils.process_allgather(batch.frame_valid.any(axis=1), tiled=True)
+        ids = multihost_utils.process_allgather(batch.id, tiled=True)
+        for name, values in (counts | {"window": ids}).items():
+            found.setdefault(name, []).extend(values[real].tolist())
+        if len(found["window"]) >= COUNTED:
+            break
+    return {name: values[:COUNTED] for name, values in found.items()}

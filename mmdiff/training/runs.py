@@ -14,6 +14,7 @@ from mmdiff.training.config import ConfigError, ModelConfig, differences, to_jso
 from mmdiff.whole_files import is_taken, write_whole
 
 CONFIG, RECORDS, TOKENIZER = "config.json", "records.digest", "tokenizer.json"  # what a run is made of
+ANCHORS, TARGETS = "anchors.json", "targets.json"  # what it compares labels with; what it hid of each window
 MODEL, METRICS, SUMMARY = "model.safetensors", "metrics.jsonl", "summary.json"  # what it makes; the last at its end
 
 log_line = logging.getLogger(__name__)

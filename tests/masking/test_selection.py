@@ -1,31 +1,42 @@
 """The one primitive: exact budgets, whole groups, and the distribution that the scores say."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmdiff.masking.selection import choose
 
+chosen_of = jax.jit(choose, static_argnames="noise")
 many = jax.jit(jax.vmap(choose, in_axes=(0, None, None, None, None)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
+    size=st.sampled_from([1, 12, 33]),  # each is compiled once
     seed=st.integers(0, 2**31 - 1),
-    groups=st.lists(st.integers(0, 11), min_size=12, max_size=12),
-    eligible=st.lists(st.booleans(), min_size=12, max_size=12),
-    budget=st.integers(0, 14),
+    kinds=st.integers(1, 12),
+    share=st.floats(0, 1),
+    budget=st.integers(-1, 40),
+    noise=st.sampled_from([0.0, 0.5, 1.0]),
+    odd=st.sampled_from([None, np.nan, np.inf, -np.inf]),
 )
-def test_budget_is_exact_and_at_most_one_group_is_cut(seed, groups, eligible, budget):
-    group, eligible = np.array(groups), np.array(eligible)
-    score = np.random.default_rng(seed).normal(size=12)[group].astype(np.float32)
-    arrays = jnp.asarray(score), jnp.asarray(group), jnp.asarray(eligible), jnp.asarray(budget)
-    chosen = np.asarray(jax.jit(choose)(jax.random.key(seed), *arrays))
-    assert chosen.sum() == min(budget, eligible.sum())
+def test_budget_is_exact_and_at_most_one_group_is_cut(size, seed, kinds, share, budget, noise, odd):
+    rng = np.random.default_rng(seed)
+    group = rng.integers(-3, kinds, size)
+    eligible = rng.random(size) < share
+    of_group = rng.integers(0, 3, kinds + 3).astype(np.float32)  # equal ones among them
+    if odd is not None:
+        of_group[0] = odd
+    arrays = [jnp.asarray(x) for x in (of_group[group + 3], group, eligible, budget)]
+    chosen = np.asarray(chosen_of(jax.random.key(seed), *arrays, noise=noise))
+    assert chosen.sum() == np.clip(budget, 0, eligible.sum())
     assert not chosen[~eligible].any()
-    cut = [g for g in set(groups) if 0 < chosen[eligible & (group == g)].sum() < (eligible & (group == g)).sum()]
+    cut = [g for g in set(group) if 0 < chosen[eligible & (group == g)].sum() < (eligible & (group == g)).sum()]
     assert len(cut) <= 1
 
 
@@ -49,9 +60,22 @@ def test_log_weights_sample_in_proportion():
     weights = np.array([1.0, 2.0, 3.0, 4.0])
     keys = jax.random.split(jax.random.key(1), 4000)
     first = many(keys, jnp.log(jnp.asarray(weights, jnp.float32)), jnp.arange(4), jnp.ones(4, bool), 1).sum(axis=0)
-    expected = 4000 * weights / weights.sum()
-    chi_square = ((np.asarray(first) - expected) ** 2 / expected).sum()
-    assert chi_square < 16.27  # the 0.999 quantile at 3 degrees of freedom
+    assert scipy.stats.chisquare(np.asarray(first), 4000 * weights / weights.sum()).pvalue > 1e-3
+
+
+def test_groups_are_drawn_one_after_another_in_proportion_to_what_is_left():
+    """Equation 4 of arXiv 2305.14577, without replacement: the chance of a pair is that of its two orders."""
+    weights = np.array([1.0, 2.0, 3.0, 4.0]) / 10
+    group = np.array([7, 7, 2, 2, 9, 9, 4, 4])  # two units each, under any numbers
+    score = np.log(np.repeat(weights, 2)).astype(np.float32)
+    draws = 20_000
+    keys = jax.random.split(jax.random.key(5), draws)
+    chosen = np.asarray(many(keys, jnp.asarray(score), jnp.asarray(group), jnp.ones(8, bool), 4))
+    assert (chosen[:, ::2] == chosen[:, 1::2]).all()
+    pairs = list(itertools.combinations(range(4), 2))
+    seen = [(chosen[:, 2 * a] & chosen[:, 2 * b]).sum() for a, b in pairs]
+    chance = [weights[a] * weights[b] * (1 / (1 - weights[a]) + 1 / (1 - weights[b])) for a, b in pairs]
+    assert scipy.stats.chisquare(seen, draws * np.array(chance)).pvalue > 1e-3
 
 
 def test_without_noise_the_highest_scores_win():

@@ -152,3 +152,37 @@ def test_patches_are_rows_of_pixels_with_colour_innermost():
     patches = patchify(frames, 16)
     assert patches.shape == (6, 768)
     np.testing.assert_array_equal(patches[4].reshape(16, 16, 3), frames[16:32, 16:32])
+
+
+def test_attention_is_that_of_the_summary_in_the_last_layer_averaged_over_heads():
+    config = ReserveConfig(
+        hidden_size=128,
+        vision_layers=2,
+        audio_layers=1,
+        joint_layers=1,
+        span_layers=1,
+        vocab_size=64,
+        image_grid=(2, 4),
+    )
+    params = init_params(config, jax.random.key(0))
+    # Larger than they start: attention that is almost even would look like any other.
+    params["vision_encoder"] = jax.tree.map(lambda x: 4 * x, params["vision_encoder"])
+    patches = jax.random.uniform(jax.random.key(1), (3, 8, 768))
+    images, seen = MerlotReserve(config).apply(
+        {"params": params},
+        patches,
+        method="encode_images",
+        capture_intermediates=lambda module, _: module.name == "pre_attn_ln",
+        mutable=["intermediates"],
+    )
+    (entering,) = seen["intermediates"]["vision_encoder"]["transformer"]["layer_01"]["pre_attn_ln"]["__call__"]
+    weights = params["vision_encoder"]["transformer"]["layer_01"]["attention_layer"]["qkv"]
+    qkv = np.einsum("bnd,dhk->bnhk", entering, weights["kernel"]) + weights["bias"]
+    place = np.concatenate([np.zeros((1, 2)), rotary.grid_coordinates(2, 4)]).astype(np.float32)
+    query, key = (
+        rotary.apply_rotary(jnp.asarray(x), jnp.asarray(place)[None]) for x in (qkv[:, :, :2], qkv[:, :, 2:4])
+    )
+    logits = np.einsum("bqhk,bnhk->bhqn", query, key) / 8
+    softmax = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    close(images.attention, softmax[:, :, 0].mean(axis=1)[:, 1:])
+    assert np.ptp(images.attention, axis=1).min() > 0.01

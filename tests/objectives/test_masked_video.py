@@ -11,7 +11,7 @@ from mmdiff.data.tokenizer import AUDIOSPAN
 from mmdiff.masking.hiding import constant_vector
 from mmdiff.masking.strategies import PatchMask
 from mmdiff.objectives.contrastive import one_hot_pool, scaled
-from mmdiff.objectives.masked_video import Clips, MaskedVideoConfig, compare, predict
+from mmdiff.objectives.masked_video import Clips, MaskedVideoConfig, compare, hide_frames, predict, see
 
 OFFICIAL = MaskedVideoConfig(empty_rows_count=True, first_frame_segment=0, attend_to_padding=True)
 SEGMENTS, GRID = 3, (4, 6)
@@ -45,7 +45,7 @@ def official_mask(golden, case: str) -> PatchMask:
         windows = in_pools.reshape(SEGMENTS, height // 2, width // 2, 2, 2)
         return jnp.asarray(windows.transpose(0, 1, 3, 2, 4).reshape(1, -1))
 
-    return PatchMask(raster(indices), raster(indices[indices >= 0]))
+    return PatchMask(raster(indices), raster(indices[indices >= 0]), jnp.zeros((1, indices.size)))
 
 
 def official_loss(golden_model, golden, case, config=OFFICIAL):
@@ -56,7 +56,10 @@ def official_loss(golden_model, golden, case, config=OFFICIAL):
         if case == "ab":
             other = official_mask(golden, "b")
             mask, batch = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), mask, other), 2
-        prediction = predict(model, params, official_clips(golden, batch), mask, golden["cpt/mask_vector"], config)
+        clips = official_clips(golden, batch)
+        images = see(model, params, clips)
+        pooled = hide_frames(model, params, clips, images, mask.hidden, golden["cpt/mask_vector"])
+        prediction = predict(model, params, clips, pooled, images.pooled.reshape(pooled.shape), mask.scored, config)
         audio, text = compare(prediction, params["contrastive_scales"], config)
         return audio.loss + text.loss, (prediction, audio, text)
 

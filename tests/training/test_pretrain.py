@@ -19,6 +19,7 @@ import tiny
 
 from mmdiff.data.loader import evaluation_batches, training_batches
 from mmdiff.data.tokenizer import Tokenizer
+from mmdiff.masking.strategies import STRATEGIES
 from mmdiff.models.reserve import MerlotReserve
 from mmdiff.objectives.masked_video import MaskedVideo
 from mmdiff.training import runs, sharding
@@ -35,7 +36,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
-    train = [tiny.record(i, boxes=i % 4 > 0, audio=i % 3 > 0) for i in range(12)]
+    train = [tiny.record(i, boxes=i % 4 > 0, audio=i % 3 > 0, similarity=True) for i in range(12)]
     validation = [tiny.record(i) for i in range(12, 17)]
     return tiny.write_dataset(tmp_path_factory.mktemp("records"), train, validation)
 
@@ -46,7 +47,7 @@ def parts(records):
     config = tiny.config(records)
     tokenizer = Tokenizer(config.data.tokenizer)
     sizes, params = runs.build_model(config.model, tokenizer, jax.random.key(0))
-    make = example_maker(config.data, config.masking, sizes, tokenizer)
+    make = example_maker(config.data, config.masking, lambda label, part: 1.0, sizes, tokenizer)
     iterator = training_batches(str(records), make, 8, 0, 1, 0, 1)
     batch = next(iterator)
     iterator.close()
@@ -169,13 +170,39 @@ def test_eight_devices_equal_one(parts, on_one_device, fsdp, monkeypatch):
     assert all(x.addressable_shards[0].data.size * fsdp == x.size for x in split)
 
 
-def test_eight_devices_give_the_masks_of_one(parts):
-    _, _, objective, batch = parts
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("unit", ["patch", "pooled"])
+def test_eight_devices_give_the_masks_of_one(parts, strategy, unit):
+    _, params, objective, batch = parts
+    masking = dataclasses.replace(objective.masking, strategy=strategy, unit=unit)
+    masks = jax.jit(dataclasses.replace(objective, masking=masking).masks)
     key, step = run_keys(0)[1], jnp.zeros((), jnp.int32)
-    masks = jax.jit(objective.masks)
-    one = masks(jax.tree.map(jnp.asarray, batch), key, step)
-    eight = masks(put_batch(make_mesh(2), batch), key, step)
+    one = masks(jax.tree.map(jnp.asarray, batch), key, step, params)
+    eight = masks(put_batch(make_mesh(2), batch), key, step, params)
     np.testing.assert_array_equal(one.hidden, eight.hidden)
+
+
+def test_a_run_whose_targets_come_from_a_copy_keeps_the_model_alone(records, tmp_path):
+    config = tiny.config(records, steps=2, save_every=1, evaluate_every=2)
+    config.masking = dataclasses.replace(config.masking, strategy="clip", unit="pooled", hide_at="input")
+    config.objective.target_momentum = 0.5
+    pretrain(config, tmp_path / "run", progress_bar=False)
+    assert {name.split("/")[0].split(".")[0] for name in weights(tmp_path / "run")} == {*parts_of_the_model(config)}
+    targets = json.loads((tmp_path / "run" / runs.TARGETS).read_text())
+    assert (targets["split"], targets["unit"], targets["hide_at"]) == ("validation", "pooled", "input")
+    assert targets["targets"] == [pools // 4 for pools in targets["pools"]] and len(set(targets["window"])) == 5
+    assert targets["hidden"] == [4 * count for count in targets["targets"]]
+    assert all(0 < share < 1 for share in targets["boxes_cover"])
+    # Its last checkpoint holds the copy, too: it goes on from there.
+    shutil.rmtree(tmp_path / "run/checkpoints/2")
+    before = weights(tmp_path / "run")
+    pretrain(config, tmp_path / "run", progress_bar=False)
+    after = weights(tmp_path / "run")
+    assert all((before[name] == after[name]).all() for name in before)
+
+
+def parts_of_the_model(config) -> dict:
+    return runs.build_model(config.model, Tokenizer(config.data.tokenizer), jax.random.key(0))[1]
 
 
 def test_masks_follow_the_clip_and_not_its_place_in_the_batch(parts):
@@ -280,7 +307,7 @@ def test_evaluation_sees_every_record_once_on_any_number_of_hosts(records, parts
     config = parts[0]
     tokenizer = Tokenizer(config.data.tokenizer)
     sizes, _ = runs.build_model(config.model, tokenizer, jax.random.key(0))
-    make = example_maker(config.data, config.masking, sizes, tokenizer)
+    make = example_maker(config.data, config.masking, lambda label, part: 1.0, sizes, tokenizer)
     for hosts in (1, 2, 3):
         batches = [list(evaluation_batches(str(records), "validation", make, 2, h, hosts)) for h in range(hosts)]
         assert len({len(b) for b in batches}) == 1
@@ -293,7 +320,7 @@ def test_any_batch_size_fits_any_number_of_records(records, parts, batch_size):
     config = parts[0]
     tokenizer = Tokenizer(config.data.tokenizer)
     sizes, _ = runs.build_model(config.model, tokenizer, jax.random.key(0))
-    make = example_maker(config.data, config.masking, sizes, tokenizer)
+    make = example_maker(config.data, config.masking, lambda label, part: 1.0, sizes, tokenizer)
     iterator = training_batches(str(records), make, batch_size, 0, 2, 0, 1)
     seen = [int(x) for _ in range(120 // batch_size) for x in next(iterator).id]
     iterator.close()
@@ -305,7 +332,7 @@ def test_hosts_train_on_records_of_their_own(records, parts):
     config = parts[0]
     tokenizer = Tokenizer(config.data.tokenizer)
     sizes, _ = runs.build_model(config.model, tokenizer, jax.random.key(0))
-    make = example_maker(config.data, config.masking, sizes, tokenizer)
+    make = example_maker(config.data, config.masking, lambda label, part: 1.0, sizes, tokenizer)
     seen = []
     for host in range(2):
         iterator = training_batches(str(records), make, 6, 0, 1, host, 2)

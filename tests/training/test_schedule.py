@@ -52,7 +52,9 @@ def test_a_field_younger_than_a_run_is_no_difference():
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
-@pytest.mark.parametrize("strategy", ["random", "difference", "difference_body", "difference_face"])
+@pytest.mark.parametrize(
+    "strategy", ["random", "difference", "difference_body", "difference_face", "attn", "mst", "clip"]
+)
 def test_pretraining_is_the_papers_table_4(dataset, strategy):
     config = load(dataset).get_config(strategy)
     config.data.records = config.data.tokenizer = "there"
