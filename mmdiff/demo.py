@@ -164,15 +164,15 @@ def demo(out: str | Path, videos: str | Path | None = None) -> Path:
             ),
             Section(
                 "What is hidden, in numbers",
-                "A pool is one of the 2x2 groups of patches that the joint encoder reads; it counts as hidden if any of "
-                "its patches is.",
+                "A target is one of the 2x2 groups of patches that the joint encoder reads as one, if any of its patches "
+                "is hidden.",
                 [],
                 [row for sheet in sheets for row in sheet.counts],
             ),
             Section(
                 "Continued pretraining",
                 "The loss of telling each hidden place from all others of the batch, with audio and with subtitles; how "
-                "often that succeeds; how many pooled tokens count as hidden; and which share of hidden patches lies "
+                "often that succeeds; how many targets (hidden pools) there are; and which share of hidden patches lies "
                 "inside a person's box. Lines are training, marks are validation.",
                 [("Loss and accuracy against steps", curves)],
                 [_summarise(name, lines) for name, lines in metrics.items()],

@@ -56,12 +56,14 @@ def run(records, tmp_path_factory):
 
 def test_pretrain_probe_and_view_work_by_their_documented_words(records, run, tmp_path, capsys):
     assert sorted(path.name for path in run.iterdir()) == [
+        "anchors.json",
         "checkpoints",
         "config.json",
         "metrics.jsonl",
         "model.safetensors",
         "records.digest",
         "summary.json",
+        "targets.json",
         "tensorboard",
         "tokenizer.json",
     ]
@@ -70,7 +72,7 @@ def test_pretrain_probe_and_view_work_by_their_documented_words(records, run, tm
     words = ["--config", CONFIG, "--out", str(tmp_path / "view"), "--strategies", "random,difference", "--clips", "1"]
     assert cli.main(["view", *words, *fields(records)]) == 0
     page = (tmp_path / "view" / "index.html").read_text(encoding="utf-8")
-    assert "clip" in page and "data:image/png" in page
+    assert "clip" in page and "data:image/webp" in page
 
 
 def test_official_code_preset_runs_and_is_stored(records, tmp_path):
@@ -88,7 +90,10 @@ def test_mistakes_in_the_configuration_name_what_is_known(records, tmp_path, cap
     assert "known: random, difference" in pretrain(config=CONFIG.replace("difference", "differ"))
     assert "has no field 'ration'; it has strategy, where" in pretrain("--config.masking.ration=0.3")
     assert "config has no field 'maskin'; it has preset, data" in pretrain("--config.maskin.ratio=0.3")
-    assert "must be labels" in pretrain("--config.masking.anchors=person,hand")
+    assert "must be labels" in pretrain("--config.anchors.words=person,hand")
+    assert "labelled 'persn'; its commonest labels are person" in pretrain("--config.anchors.words=('persn',)")
+    assert "holds no similarities for the strategy clip" in pretrain(config=CONFIG.replace("difference", "clip"))
+    assert "is a float: it must be a function" in pretrain("--config.masking.strategy=jax.numpy:pi")
     assert "train.fsdp=3 does not divide" in pretrain("--config.train.fsdp=3")
     assert "must be even" in pretrain("--config.model.rows=5")
     assert "multiple of 64" in pretrain("--config.model.hidden_size=0")

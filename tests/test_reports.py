@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmdiff.reports import mask_gallery, page, plots, tables
-from mmdiff.reports.mask_gallery import MaskedFrame
+from mmdiff.reports import heat, mask_gallery, mask_over_time, page, plots, tables
+from mmdiff.reports.mask_gallery import MaskedFrame, Row
+from mmdiff.reports.plots import Counts
 
 ROWS, COLUMNS = 4, 6
 
@@ -70,22 +71,104 @@ def test_a_frame_that_does_not_fit_its_mask_says_so():
 
 
 def test_contact_sheet_takes_rows_of_unequal_length_and_refuses_unlabelled_ones():
-    sheet = mask_gallery.contact_sheet([[_frame(), _frame()], [_frame(hidden=[(0, 0)])]], ["random", "difference"])
+    rows = [Row("random", "", [_frame(), _frame()]), Row("difference", "", [_frame(hidden=[(0, 0)])])]
+    sheet = mask_gallery.contact_sheet(rows)
     assert sheet.dtype == np.uint8 and sheet.shape[1] <= mask_gallery.SHEET_WIDTH + 2
-    with pytest.raises(ValueError, match="each label needs a row"):
-        mask_gallery.contact_sheet([[_frame()]], ["random", "difference"])
+    for nothing in ([], [Row("random", "", [])]):
+        with pytest.raises(ValueError, match="each needs a frame or more"):
+            mask_gallery.contact_sheet(nothing)
 
 
-def test_gallery_holds_its_pictures_and_writes_them_beside(tmp_path):
-    sheet = mask_gallery.contact_sheet([[_frame()]], ["random"])
-    path = mask_gallery.write_gallery(
-        tmp_path / "g", [("a <b>", "frames & masks", sheet)], [{"strategy": "random", "hidden": 6}], "Masks"
+@pytest.mark.parametrize("rows, columns", [(2, 40), (40, 2), (2, 2)])
+@pytest.mark.parametrize("frames", [1, 4])
+def test_frames_of_any_shape_make_a_sheet_that_a_page_can_show(rows, columns, frames):
+    image = np.full((rows * 16, columns * 16, 3), 90, np.uint8)
+    patches, pools = np.ones((rows, columns), bool), np.ones((rows // 2, columns // 2), bool)
+    frame = MaskedFrame(image, patches, pools, [(0.1, 0.1, 0.9, 0.9, "3 body*")], "1.0 s", patches * 0.5)
+    name = "a name much longer than any strategy or run has " * 9
+    for picture in (
+        mask_gallery.contact_sheet([Row("frames", "", [frame] * frames), Row(name, name, [frame] * frames)]),
+        *mask_over_time.over_time([Row("frames", "", [frame] * frames), Row(name, "", [frame] * frames)]),
+    ):
+        high, wide = picture.shape[:2]
+        assert 700 < wide <= mask_gallery.SHEET_WIDTH + 20 and high < 2600
+        # Nothing is cut off: the outermost pixels are paper.
+        edge = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+        assert (edge == 255).all()
+
+
+def test_heat_is_in_equal_factors_and_bare_where_nothing_is_wanted():
+    weights = np.array([1.0, 2.0, 4.0, 0.0, 9.0])
+    with np.errstate(divide="ignore"):
+        found = heat.heat(np.log(weights), np.array([True, True, True, True, False]))
+    assert found.value[:3] == pytest.approx([0, 0.5, 1]) and np.isnan(found.value[3:]).all()
+    assert found.note == "75% of the patches are wanted; the brightest is wanted 4 times as much as the darkest"
+    grey = np.full((16, 32, 3), 128, np.uint8)
+    frame = MaskedFrame(np.tile(grey, (2, 1, 1)), np.zeros((2, 2), bool), np.zeros((1, 1), bool), [], "t")
+    frame.heat = np.array([[0.0, np.nan], [1.0, np.nan]])
+    drawn = mask_gallery.draw_heat(frame, 1.0).astype(int)
+    assert np.ptp(drawn[:, 16:], axis=2).max() == 0, "what is not wanted has no colour"
+    assert np.ptp(drawn[:16, :16], axis=2).min() > 20 and np.ptp(drawn[16:, :16], axis=2).min() > 20
+    assert drawn[:16, :16].mean() < drawn[16:, :16].mean() < drawn[:, 16:].mean()
+
+
+@pytest.mark.parametrize(
+    "score, flat, note",
+    [
+        ([0.0, 0.0, 0.0], True, "every patch is wanted alike"),
+        ([-np.inf, -np.inf, -np.inf], True, "no patch is wanted"),
+        ([np.nan, np.inf, -np.inf], True, "no patch is wanted"),
+        ([0.0, -np.inf, -np.inf], False, "33% of the patches are wanted, all alike"),
+        ([0.0, -50.0, -1.0], False, "over 1,000 times"),
+    ],
+)
+def test_heat_says_what_there_is_to_see(score, flat, note):
+    found = heat.heat(np.array(score), np.ones(3, bool))
+    assert found.flat is flat and note in found.note
+    assert np.nanmax(np.append(found.value, 0)) <= 1 and np.nanmin(np.append(found.value, 0)) >= 0
+
+
+def test_over_time_shows_every_frame_and_where_the_budget_goes():
+    bare, half = _frame(), _frame(hidden=[(y, x) for y in range(ROWS) for x in range(COLUMNS // 2)])
+    rows = [Row("frames", "", [bare] * 10), Row("early", "", [half] * 5 + [bare] * 5)]
+    first, second = mask_over_time.over_time(rows)  # ten frames are too many for a line
+    assert first.shape == second.shape
+    curve = (first == np.array(mask_over_time.LINE)).all(-1)
+    heights = [np.flatnonzero(curve[:, x]).mean() for x in range(curve.shape[1]) if curve[:, x].any()]
+    other = (second == np.array(mask_over_time.LINE)).all(-1)
+    lower = [np.flatnonzero(other[:, x]).mean() for x in range(other.shape[1]) if other[:, x].any()]
+    assert heights and lower and max(heights) + 20 < min(lower), (
+        "half of each of the first five frames, none of the last"
     )
-    html = path.read_text()
-    assert path.name == "index.html" and "a &lt;b&gt;" in html and "frames &amp; masks" in html and "random" in html
-    embedded = base64.b64decode(re.search(r'base64,([^"]+)"', html)[1])
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(embedded))), sheet)
-    assert (tmp_path / "g" / "sheet_00.png").read_bytes() == embedded
+    with pytest.raises(ValueError, match="each must have as many"):
+        mask_over_time.over_time([Row("frames", "", [bare] * 2), Row("random", "", [bare])])
+
+
+def test_targets_are_dashed_on_white_and_on_black():
+    for shade in (0, 255):
+        frame = _frame(pooled=[(0, 0)])
+        frame.image[:] = shade
+        drawn = mask_gallery.draw(frame, 2.0).astype(int)
+        assert (np.abs(drawn[:64, :64] - shade) > 150).any(-1).sum() > 60
+
+
+def test_distributions_are_a_picture_of_any_number_of_windows():
+    rows = [Counts("one", "", np.array([3]), "unit patch"), Counts("same", "b", np.full(9, 4), "unit pooled")]
+    assert Image.open(io.BytesIO(plots.distributions(rows, "targets"))).height > 200
+    with pytest.raises(ValueError, match="without a value"):
+        plots.distributions([Counts("none", "", np.zeros(0, int), "")], "targets")
+
+
+def test_a_page_embeds_each_kind_of_picture_and_names_its_links(tmp_path):
+    sheet = mask_gallery.contact_sheet([Row("random", "", [_frame()])])
+    images = [("png", page.encode_png(sheet)), ("webp", page.encode_webp(sheet))]
+    section = page.Section("a <b>", "", images, None)
+    html = page.write_report(tmp_path, "Masks", [], [section], "index.html", [("run & more", "run_a.html")]).read_text()
+    assert "a &lt;b&gt;" in html and '<a href="run_a.html">run &amp; more</a>' in html
+    for kind, codec in (("png", 0), ("webp", 6)):
+        embedded = base64.b64decode(re.search(rf'image/{kind};base64,([^"]+)"', html)[1])
+        difference = np.abs(np.asarray(Image.open(io.BytesIO(embedded))).astype(int) - sheet)
+        assert difference.mean() <= codec
 
 
 def test_loss_curves_are_a_png_and_skip_what_is_not_there():

@@ -1,5 +1,6 @@
 """Runs and probes in, what can be compared of them and how it compares out."""
 
+import dataclasses
 import itertools
 import math
 from pathlib import Path
@@ -25,19 +26,10 @@ class Pair(NamedTuple):
     adjusted: float
 
 
-class Hidden(NamedTuple):
-    """Which share of a run's hidden patches lay inside boxes of people; None where nothing says."""
-
-    run: Run
-    share: float | None
-    split: str
-    lines: int
-
-
 def in_order(measured: Run | Probe) -> tuple:
     """Sorts by dataset and strategy as the paper has them, then by name."""
     dataset = paper.order(measured.dataset, paper.DATASETS)
-    return dataset, paper.order(measured.strategy, paper.METHODS), measured.name
+    return dataset, paper.order(measured.strategy, paper.METHODS), measured.variant, measured.name
 
 
 def same_records(probes: list[Probe]) -> dict[str, list[Probe]]:
@@ -53,12 +45,15 @@ def same_records(probes: list[Probe]) -> dict[str, list[Probe]]:
 
 
 def compare(groups: dict[str, list[Probe]], progress_bar: bool) -> tuple[dict[str, list[Pair]], list[str]]:
-    """Every two strategies that answered the same questions in the same way; and why others were not compared."""
+    """Every two strategies, or variants of one, that answered the same questions in the same way.
+
+    Also why others were not compared.
+    """
     wanted: dict[str, list[tuple[Probe, Probe]]] = {}
     for title, probes in groups.items():
         for second, first in itertools.combinations(probes, 2):
             alike = (first.mode, first.selection) == (second.mode, second.selection)
-            if alike and first.strategy != second.strategy and first.correct is not None and second.correct is not None:
+            if alike and first.title != second.title and first.correct is not None and second.correct is not None:
                 wanted.setdefault(f"{title}: {first.mode}, chosen on {first.selection}", []).append((first, second))
     tested: dict[str, list[Pair]] = {}
     refused = []
@@ -81,14 +76,41 @@ def compare(groups: dict[str, list[Probe]], progress_bar: bool) -> tuple[dict[st
     return tested, refused
 
 
-def inside_people(run: Run) -> Hidden:
-    """From the validation lines, which see every held-out clip; from training where there are none."""
-    for split in ("validation", "train"):
-        shares = [line.get("hidden_inside_person") for line in run.lines if line.get("split") == split]
-        shares = [share for share in shares if isinstance(share, int | float) and math.isfinite(share)]
-        if shares:
-            return Hidden(run, sum(shares) / len(shares), split, len(shares))
-    return Hidden(run, None, "", 0)
+def variants(runs: list[Run]) -> dict[str, str]:
+    """For each run's path what tells it, beside its strategy, from the others: "official_code, hidden at input"."""
+    presets = {run.preset for run in runs}
+    units, places = (
+        {preset: {getattr(run, field) for run in runs if run.preset == preset} for preset in presets}
+        for field in ("unit", "hide_at")
+    )
+    return {
+        run.path: ", ".join(
+            text
+            for differs, setting, text in (
+                (len(presets) > 1, run.preset, run.preset),
+                (len(units[run.preset]) > 1, run.unit, f"unit {run.unit}"),
+                (len(places[run.preset]) > 1, run.hide_at, f"hidden at {run.hide_at}"),
+            )
+            if differs and setting
+        )
+        for run in runs
+    }
+
+
+def told_apart(found: Collected) -> Collected:
+    """The same with each run's and probe's `variant` set, in the order of a report."""
+    variant, run_of = variants(found.runs), made_by(found)
+    return Collected(
+        sorted((dataclasses.replace(run, variant=variant[run.path]) for run in found.runs), key=in_order),
+        sorted(
+            (
+                dataclasses.replace(probe, variant=variant[run_of[probe.path].path]) if probe.path in run_of else probe
+                for probe in found.probes
+            ),
+            key=in_order,
+        ),
+        found.left_out,
+    )
 
 
 def joint_by_epoch(probe: Probe) -> Curve:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from mmdiff.errors import UserError
-from mmdiff.reports.paper import strategy_id
+from mmdiff.reports import paper
 
 CONFIG, SUMMARY, RECORDS, METRICS = "config.json", "summary.json", "records.digest", "metrics.jsonl"  # of a run
+TARGETS = "targets.json"  # of a run; older ones have none
 PROBE, PREDICTIONS = "probe.json", "predictions.npz"  # of a probe, beside its METRICS
 INSIDE = ("checkpoints", "tensorboard", "features", "finetuned")  # what runs and probes fill in their own folders
 VIEWS = ("audio", "text", "joint")  # what an answer was predicted from
@@ -32,6 +33,19 @@ class LeftOut(NamedTuple):
     why: str
 
 
+class Targets(NamedTuple):
+    """What a run's masking does to each window of a split: `w` windows."""
+
+    split: str
+    window: tuple[str, ...]  # their ids
+    patches: Int[np.ndarray, " w"]  # real ones
+    hidden: Int[np.ndarray, " w"]  # of the patches
+    pools: Int[np.ndarray, " w"]  # pooled tokens of real patches
+    targets: Int[np.ndarray, " w"]  # of the pools: what the model has to tell
+    hidden_inside: Float[np.ndarray, " w"]  # share of the hidden patches that lies inside boxes
+    boxes_cover: Float[np.ndarray, " w"]  # share of the patches
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
     """A finished run of `mmdiff pretrain`."""
@@ -40,12 +54,21 @@ class Run:
     path: str  # as given, or as found under what was given
     dataset: str  # "unknown" for runs that did not yet write it down
     strategy: str  # as in `paper.METHODS`
+    preset: str | None  # this and the next two: None for runs that did not yet write it down
+    unit: str | None  # what is chosen to be hidden: patch or pooled
+    hide_at: str | None  # output or input of the vision encoder
     ratio: float | None
     seed: int | None
     steps: int
     best_step: int | None  # the one whose model was kept; None where there was no validation
     records: str | None  # the digest of what it was trained on
+    targets: Targets | None  # None for runs that did not yet count them
     lines: list[dict]
+    variant: str = ""  # what tells it from other runs of the report that have its strategy
+
+    @property
+    def title(self) -> str:
+        return paper.title(self.strategy, self.variant)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,6 +95,11 @@ class Probe:
     lines: list[dict]
     ids: Shaped[np.ndarray, " q"] | None  # of the questions; None without predictions
     correct: Bool[np.ndarray, "seeds q"] | None  # jointly
+    variant: str = ""  # of the run it is of, where that is in the report
+
+    @property
+    def title(self) -> str:
+        return paper.title(self.strategy, self.variant)
 
     @property
     def joint(self) -> list[float]:
@@ -104,7 +132,7 @@ def collect(paths: list[Path]) -> Collected:
             )
         for folder in below:
             found.setdefault(folder.resolve(), str(folder))
-    names = _short_names(list(found.values()))
+    names = short_names(list(found.values()))
     for path in found.values():
         folder = Path(path)
         # A probe in a run's own folder is two things.
@@ -131,7 +159,7 @@ def _search(top: Path) -> list[Path]:
     return found
 
 
-def _short_names(paths: list[str]) -> dict[str, str]:
+def short_names(paths: list[str]) -> dict[str, str]:
     """For each path as many of its last parts as tell it from the others."""
     parts = {path: Path(path).resolve().parts for path in paths}
     names = {}
@@ -155,14 +183,61 @@ def _read_run(folder: Path, name: str, left_out: list[LeftOut]) -> Run:
         name=name,
         path=str(folder),
         dataset=_field(summary, SUMMARY, "dataset", str, "unknown"),
-        strategy=strategy_id(masking["strategy"], masking.get("where")),
+        strategy=paper.strategy_id(masking["strategy"], masking.get("where")),
+        preset=_field(config, CONFIG, "preset", str, None),
+        unit=_field(masking, CONFIG, "unit", str, None),
+        hide_at=_field(masking, CONFIG, "hide_at", str, None),
         ratio=_field(masking, CONFIG, "ratio", float, None),
         seed=_field(train if isinstance(train, dict) else {}, CONFIG, "seed", int, None),
         steps=_field(summary, SUMMARY, "step", int),
         best_step=_field(summary, SUMMARY, "best_step", int, None),
         records=digest.read_text(encoding="utf-8", errors="replace").strip() if digest.is_file() else None,
+        targets=_targets_or_none(folder, left_out),
         lines=_read_lines(folder, left_out),
     )
+
+
+def read_targets(path: Path) -> Targets:
+    """A run's targets.json. Raises UserError where it is not whole, or counts what cannot be."""
+    found = _read_json(path)
+    columns = {}
+    for name in ("window", "patches", "hidden", "pools", "targets", "hidden_inside", "boxes_cover"):
+        values = _field(found, path.name, name, list)
+        kind = {"window": str | int, "hidden_inside": int | float, "boxes_cover": int | float}.get(name, int)
+        wrong = [x for x in values if isinstance(x, bool) or not isinstance(x, kind) or not _is_sane(x)]
+        if wrong:
+            raise UserError(f"{path.name}: {name!r} holds {wrong[0]!r}")
+        columns[name] = tuple(map(str, values)) if name == "window" else np.array(values, int if kind is int else float)
+    counts = {name: len(column) for name, column in columns.items()}
+    if len(set(counts.values())) > 1:
+        raise UserError(f"{path.name}: its lists differ in length ({', '.join(f'{k} {n}' for k, n in counts.items())})")
+    if not columns["window"]:
+        raise UserError(f"{path.name} holds no window")
+    targets = Targets(_field(found, path.name, "split", str), **columns)
+    # What is hidden may be more than the real patches: the official code hides padding, too.
+    for name in ("patches", "hidden", "pools", "targets"):
+        if (columns[name] < 0).any():
+            raise UserError(f"{path.name}: {name!r} holds a count below 0")
+    for name in ("hidden_inside", "boxes_cover"):
+        # Sums in float32 may end a little over 1.
+        if not ((columns[name] >= 0) & (columns[name] <= 1 + TOLERANCE)).all():
+            raise UserError(f"{path.name}: {name!r} holds what is no share from 0 to 1")
+    return targets
+
+
+def _is_sane(value) -> bool:
+    """Not nan, not infinite, and an integer in any array."""
+    return isinstance(value, str) or abs(value) < 2**53
+
+
+def _targets_or_none(folder: Path, left_out: list[LeftOut]) -> Targets | None:
+    if not (folder / TARGETS).is_file():
+        return None
+    try:
+        return read_targets(folder / TARGETS)
+    except UserError as error:
+        left_out.append(LeftOut(str(folder), f"no numbers of each window: {error}"))
+        return None
 
 
 def _read_probe(folder: Path, name: str, left_out: list[LeftOut]) -> Probe:
@@ -182,7 +257,7 @@ def _read_probe(folder: Path, name: str, left_out: list[LeftOut]) -> Probe:
         checkpoint=_field(result, PROBE, "checkpoint", str),
         dataset=_field(result, PROBE, "dataset", str),
         protocol=_field(result, PROBE, "protocol", str, None),
-        strategy=strategy_id(strategy, _field(result, PROBE, "where", str, None)),
+        strategy=paper.strategy_id(strategy, _field(result, PROBE, "where", str, None)),
         mode=_field(result, PROBE, "mode", str),
         questions=_field(result, PROBE, "questions", int),
         train_questions=_field(result, PROBE, "train_questions", int, None),

@@ -36,13 +36,18 @@ class Dataset(NamedTuple):
 METHODS = {
     "none": Method("no continued pretraining"),
     "random": Method("random", "Random Masking (Token)", "Random", "Random Masking"),
-    "attention_low": Method("lowest attention (MST)", "MST"),
-    "attention_high": Method("highest attention (AttnMask)", "AttnMask", "AttnMask"),
+    "mst": Method("lowest attention (MST)", "MST"),
+    "attn": Method("highest attention (AttnMask)", "AttnMask", "AttnMask"),
     "clip": Method("CLIP similarity", table6="CLIP"),
     "difference_face": Method("difference (face)", table5="Difference-Masking (Face)"),
     "difference_body": Method(
-        "difference (body)", "Difference-Masking", "Difference-Masking", "Difference-Masking (Body)"
+        "difference (body)",
+        "Difference-Masking",
+        "Difference-Masking",
+        "Difference-Masking (Body)",
+        "Difference-Masking",
     ),
+    "difference_both": Method("difference (face and body)"),
 }
 DATASETS = {
     "tvqa": Dataset("TVQA", "TVQA", ""),
@@ -66,9 +71,10 @@ def strategy_id(strategy: str | None, where: str | None) -> str:
     return f"difference_{where}" if strategy == "difference" and where else strategy
 
 
-def title(strategy: str) -> str:
-    """A strategy's name in a table."""
-    return METHODS[strategy].title if strategy in METHODS else strategy
+def title(strategy: str, variant: str = "") -> str:
+    """A strategy's name in a table, with what tells its run from others of the same strategy."""
+    name = METHODS[strategy].title if strategy in METHODS else strategy
+    return f"{name}, {variant}" if variant else name
 
 
 def order(name: str, known: dict[str, Method] | dict[str, Dataset]) -> tuple[int, str]:

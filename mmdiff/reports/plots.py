@@ -4,10 +4,13 @@ import io
 import math
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import Int
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's colours, those that stand out on white first; the markers differ too.
@@ -18,6 +21,15 @@ PANELS_PER_ROW = 3
 DOTS_PER_INCH = 180
 LETTER, KEY = 0.075, 0.5  # inches of a legend: a letter, and the line before a name with the space around it
 SPLITS = ("train", "validation")
+
+
+class Counts(NamedTuple):
+    """What one row of `distributions` shows."""
+
+    name: str
+    below: str  # a second, smaller line, or ""
+    values: Int[np.ndarray, " w"]
+    kind: str  # rows of one kind have one colour
 
 
 class Curve(NamedTuple):
@@ -78,6 +90,63 @@ def epoch_curves(curves: dict[str, Curve], chance: float) -> bytes:
     handles = [_handle(name, *_style(number)) for number, name in enumerate(curves)]
     handles.append(Line2D([], [], color=GREY, linewidth=1.2, linestyle="--", label="chance"))
     figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9.5, handlelength=1.8)
+    return _png(figure)
+
+
+def distributions(rows: list[Counts], what: str) -> bytes:
+    """One row each: every value as a dot, the middle half of them as a box with the median, mean ± deviation in words.
+
+    Raises ValueError where there is no row, or one without a value.
+    """
+    if not rows or not all(len(row.values) for row in rows):
+        raise ValueError("a row without a value: nothing to plot")
+    figure = _figure(10.5, 0.56 * len(rows) + 1.25)
+    panel = _panel(figure, (1, 1, 1), "", what)
+    panel.grid(axis="y", visible=False)
+    panel.grid(axis="x", color="#e6e9ec", linewidth=0.8)
+    kinds = list(dict.fromkeys(row.kind for row in rows))
+    jitter = np.random.default_rng(0)  # of the picture only
+    for place, row in enumerate(rows):
+        colour, marker = _style(kinds.index(row.kind))
+        low, middle, high = np.percentile(row.values, (25, 50, 75))
+        offset = jitter.uniform(-0.26, 0.26, len(row.values)) if len(row.values) > 1 else np.zeros(1)
+        panel.plot(
+            row.values, place + offset, color=colour, marker=marker, markersize=3.6, linestyle="none",
+            alpha=max(0.18, min(0.8, 30 / len(row.values))), markeredgewidth=0,
+        )  # fmt: skip
+        panel.add_patch(
+            Rectangle((low, place - 0.32), high - low, 0.64, facecolor="none", edgecolor="#181c21", linewidth=1.1)
+        )
+        panel.plot([middle, middle], [place - 0.32, place + 0.32], color="#181c21", linewidth=2.4)
+        deviation = f" ± {row.values.std(ddof=1):,.1f}" if len(row.values) > 1 else ""
+        panel.annotate(
+            f"{row.values.mean():,.1f}{deviation}", (1.01, place), xycoords=panel.get_yaxis_transform(), va="center",
+            fontsize=9.5,
+        )  # fmt: skip
+    panel.annotate(
+        "mean ± sd", (1.01, -0.75), xycoords=panel.get_yaxis_transform(), va="center", fontsize=9, color=GREY,
+        annotation_clip=False,
+    )  # fmt: skip
+    panel.set_ylim(len(rows) - 0.45, -0.55)
+    panel.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=9.5, color="#181c21")
+    if any(row.below for row in rows):
+        panel.set_yticks(
+            range(len(rows)), [row.name + (f"\n{row.below}" if row.below else "") for row in rows], fontsize=9
+        )
+        for label in panel.get_yticklabels():
+            label.set_color("#181c21")
+    handles = [
+        Line2D(
+            [], [], color=_style(n)[0], marker=_style(n)[1], markersize=5, linestyle="none", label=f"one window, {kind}"
+        )
+        for n, kind in enumerate(kinds)
+    ]
+    handles.append(Rectangle((0, 0), 1, 1, facecolor="none", edgecolor="#181c21", label="middle half of the windows"))
+    handles.append(Line2D([], [], color="#181c21", linewidth=2.4, label="median"))
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=min(len(handles), 4), frameon=False, fontsize=9.5,
+        handlelength=1.8,
+    )  # fmt: skip
     return _png(figure)
 
 

@@ -16,17 +16,16 @@ from mmdiff.errors import UserError
 from mmdiff.reports import paper, sections, tables
 from mmdiff.reports.analysis import (
     SEED,
-    Hidden,
     Pair,
     compare,
-    in_order,
-    inside_people,
     joint_by_epoch,
     made_by,
     same_records,
+    told_apart,
 )
 from mmdiff.reports.collect import Collected, Probe, Run, collect
 from mmdiff.reports.documents import write_documents
+from mmdiff.reports.hidden_share import Hidden, inside_people
 from mmdiff.reports.plots import Curve
 from mmdiff.reports.significance import CONFIDENCE, RESAMPLES
 from mmdiff.whole_files import write_whole
@@ -56,8 +55,9 @@ def report(runs: list[Path], out: Path, progress_bar: bool = True) -> Written:
     found = collect(runs)
     if not found.runs and not found.probes:
         raise UserError("nothing to report: " + "; ".join(f"{path}: {why}" for path, why in found.left_out))
+    found = told_apart(found)
     groups = same_records(found.probes)
-    found = Collected(sorted(found.runs, key=in_order), [*itertools.chain(*groups.values())], found.left_out)
+    found.probes = [*itertools.chain(*groups.values())]
     pairs, refused = compare(groups, progress_bar)
     hidden = [inside_people(run) for run in found.runs]
     curves = {probe.path: joint_by_epoch(probe) for probe in found.probes}
@@ -69,7 +69,7 @@ def report(runs: list[Path], out: Path, progress_bar: bool = True) -> Written:
         sections.paired_tests(pairs, refused),
         sections.curves(groups, curves, found.runs),
         sections.hidden(hidden),
-        sections.boxes(groups),
+        *sections.small_tables(groups),
         sections.sources(found, run_of),
         sections.left_out(found),
     ]
@@ -123,7 +123,7 @@ def as_json(
         "probes": [
             {
                 **_plain(probe, without=("lines", "ids", "correct")),
-                "strategy_title": paper.title(probe.strategy),
+                "strategy_title": probe.title,
                 "mean": float(np.mean(probe.joint)),
                 "std": float(np.std(probe.joint, ddof=1)) if len(probe.joint) > 1 else None,
                 "paper_percent": _cell(paper.cell(probe.strategy, probe.dataset, paper.ACCURACY)),
@@ -135,10 +135,16 @@ def as_json(
         ],
         "runs": [
             {
-                **_plain(row.run, without=("lines",)),
+                **_plain(row.run, without=("lines", "targets")),
+                "strategy_title": row.run.title,
                 "hidden_inside_person": row.share,
                 "hidden_inside_person_split": row.split or None,
                 "hidden_inside_person_lines": row.lines,
+                "hidden_inside_person_windows": row.windows,
+                "boxes_cover": row.boxes_cover,
+                "targets": row.targets and row.targets._asdict(),
+                "targets_of_each_window": row.run.targets
+                and {"window": row.run.targets.window, "targets": row.run.targets.targets.tolist()},
                 "paper_percent": _cell(paper.cell(row.run.strategy, row.run.dataset, ("table2",))),
             }
             for row in hidden

@@ -1,13 +1,15 @@
 """Comparisons in, the parts of the report out: the words around the tables and pictures."""
 
 from mmdiff.reports import paper, tables
-from mmdiff.reports.analysis import SEED, Hidden, Pair
+from mmdiff.reports.analysis import SEED, Pair
 from mmdiff.reports.collect import Collected, Probe, Run
+from mmdiff.reports.hidden_share import Hidden
 from mmdiff.reports.page import Section
-from mmdiff.reports.plots import COLOURS, Curve, epoch_curves, loss_curves
+from mmdiff.reports.plots import COLOURS, Counts, Curve, distributions, epoch_curves, loss_curves
 from mmdiff.reports.significance import CONFIDENCE, RESAMPLES
 
-CURVES = ["loss", "accuracy", "hidden_inside_person"]  # of continued pretraining
+CURVES = ["loss", "masked_loss", "accuracy", "hidden_pools", "hidden_inside_person"]  # of continued pretraining
+ROWS_IN_A_PICTURE = 16
 
 ACCURACY = """
 Accuracy of the joint prediction, from audio and subtitles together, on the held-out questions: mean ± standard
@@ -30,14 +32,35 @@ clip count as independent, which makes intervals too narrow and p too small wher
 """
 CURVES_TEXT = """
 The losses of two strategies are of different tasks, and so is how often the hidden place was told: neither can be compared
-between strategies.
+between strategies. The masked loss is the part of the loss that is of hidden places; hidden pools are the targets of a
+window.
 """
 HIDDEN = """
-Which share of the hidden patches lay inside boxes of people (the paper's Table 2), as the run's log has it. Under random
-masking that is the share of the frames that people cover. The boxes are those of the records, and depend on what looked for
-people.
+Which share of the hidden patches lay inside boxes of people (the paper's Table 2): of all hidden patches of the windows
+where the run counted them, else as its log has it. Under random masking that is the share of the frames that people cover.
+The boxes are those of the records, and depend on what looked for people.
 """
-BOXES = "Accuracy with difference masking of faces or of bodies, beside random masking (the paper's Table 5)."
+TARGETS = """
+A target is a pooled place (2 x 2 patches) that the model has to tell. With the unit "patch", strategies hide as many
+patches each and still differ in the number of targets: patches that lie scattered touch more pooled places than patches
+that lie together. A task with more targets, each with more of the others to be mistaken for, is another task, so the
+losses of such runs cannot be compared, and a strategy may do better for its targets alone. With the unit "pooled" whole
+places are hidden, and every strategy has as many.
+"""
+SMALL_TABLES = {
+    "Face or body": (
+        "table5",
+        ("random", "difference_face", "difference_body"),
+        ("difference_face", "difference_body"),
+        "Accuracy with difference masking of faces or of bodies, beside random masking (the paper's Table 5).",
+    ),
+    "Boxes or CLIP": (
+        "table6",
+        ("clip", "difference_body"),
+        ("clip",),
+        "Accuracy where CLIP says what to hide and no boxes, beside difference masking (the paper's Table 6).",
+    ),
+}  # title: the paper's table, its rows, those of which one must have been probed, what is said
 SOURCES = """
 Steps are those of the run that made a probe's checkpoint, where it is among the folders given. Records are named by a
 digest of their content.
@@ -88,27 +111,76 @@ def curves(groups: dict[str, list[Probe]], by_epoch: dict[str, Curve], runs: lis
 
 
 def hidden(rows: list[Hidden]) -> Section:
-    """Table 2, for each dataset."""
-    shown = {}
+    """Table 2, and the targets of each window, for each dataset."""
+    datasets: dict[str, list[Hidden]] = {}
     for row in rows:
-        shown.setdefault(tables.dataset_title(row.run.dataset, None), []).append(row)
+        datasets.setdefault(tables.dataset_title(row.run.dataset, None), []).append(row)
+    shown, images = {}, []
+    for title, found in datasets.items():
+        shown[title] = tables.hidden_table(found)
+        counted = [row.run for row in found if row.run.targets]
+        if counted:
+            shown[f"{title}: targets"] = tables.target_table(found)
+        titles = [run.title for run in counted]
+        # Of one window each there is no distribution.
+        several = any(len(run.targets.window) > 1 for run in counted)
+        for start in range(0, len(counted) if several else 0, ROWS_IN_A_PICTURE):
+            drawn = [
+                Counts(
+                    run.title,
+                    run.name if titles.count(run.title) > 1 else "",
+                    run.targets.targets,
+                    f"unit {run.unit or 'unknown'}",
+                )
+                for run in counted[start : start + ROWS_IN_A_PICTURE]
+            ]
+            images.append((f"Targets in each window, {title}.", distributions(drawn, "targets in a window")))
+    if not rows:
+        return Section(
+            "What masking hid", "Not measured: no finished run of continued pretraining was given.", [], None
+        )
     return Section(
         "What masking hid",
-        HIDDEN if rows else "Not measured: no finished run of continued pretraining was given.",
-        [],
+        "\n\n".join([HIDDEN, *([TARGETS] if any(row.targets for row in rows) else []), *_unequal(rows)]),
+        images,
         None,
-        {title: tables.hidden_table(rows) for title, rows in shown.items()},
+        shown,
     )
 
 
-def boxes(groups: dict[str, list[Probe]]) -> Section:
-    """Table 5, for the questions that a difference masking was probed on."""
-    shown = {
-        title: tables.box_table(probes)
-        for title, probes in groups.items()
-        if any(probe.strategy in ("difference_face", "difference_body") for probe in probes)
-    }
-    return Section("Face or body", BOXES if shown else "Not measured: no such probe was given.", [], None, shown)
+def _unequal(rows: list[Hidden]) -> list[str]:
+    """For each dataset where it is so, how far apart runs with the unit "patch" are."""
+    found = []
+    for dataset in dict.fromkeys(row.run.dataset for row in rows):
+        here = [row for row in rows if row.run.dataset == dataset]
+        counted = sorted((row for row in here if row.targets and row.run.unit == "patch"), key=lambda r: r.targets.mean)
+        title = tables.dataset_title(dataset, None)
+        if len(counted) > 1 and counted[0].targets.mean < counted[-1].targets.mean:
+            least, most = counted[0], counted[-1]
+            found.append(
+                f'{title}: runs with the unit "patch" have from {least.targets.mean:,.0f} targets a window '
+                f"({least.run.title}) to {most.targets.mean:,.0f} ({most.run.title})."
+            )
+        digests = {row.run.records for row in here if row.targets}
+        if len(digests) > 1:
+            found.append(
+                f"{title}: these runs are of different records ({', '.join(sorted(map(str, digests)))}), so that their "
+                "windows differ, too."
+            )
+    return found
+
+
+def small_tables(groups: dict[str, list[Probe]]) -> list[Section]:
+    """Tables 5 and 6, for the questions that one of their strategies was probed on."""
+    parts = []
+    for heading, (table, methods, wanted, said) in SMALL_TABLES.items():
+        shown = {
+            title: tables.method_table(probes, methods, table)
+            for title, probes in groups.items()
+            if any(probe.strategy in wanted for probe in probes)
+        }
+        parts.append(Section(heading, said if shown else "Not measured: no such probe was given.", [], None, shown))
+    return parts
 
 
 def sources(found: Collected, run_of: dict[str, Run]) -> Section:
@@ -124,7 +196,7 @@ def left_out(found: Collected) -> Section:
 
 
 def _named(measured: Run | Probe) -> str:
-    return f"{paper.title(measured.strategy)}: {measured.name}"
+    return f"{measured.title}: {measured.name}"
 
 
 def _apart(members: list) -> list[list]:

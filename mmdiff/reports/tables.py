@@ -11,6 +11,7 @@ import numpy as np
 
 from mmdiff.reports import paper
 from mmdiff.reports.collect import VIEWS, Probe, Run
+from mmdiff.reports.hidden_share import Hidden, Spread
 from mmdiff.reports.page import layout
 from mmdiff.reports.significance import Paired
 
@@ -45,7 +46,7 @@ def accuracy_table(probes: list[Probe]) -> list[dict]:
     rows = [((-1, ""), {"strategy": "chance", **empty, "joint accuracy, %": " / ".join(chances)})]
     for probe in probes:
         row = {
-            "strategy": paper.title(probe.strategy),
+            "strategy": probe.title,
             "joint accuracy, %": mean_and_deviation(probe.joint),
             PAPER: paper_accuracy(probe.strategy, dataset, paper.ACCURACY),
             "mode": probe.mode,
@@ -69,7 +70,7 @@ def view_table(probes: list[Probe]) -> list[dict]:
     """What the joint accuracy is made of, and where it was chosen."""
     return [
         {
-            "strategy": paper.title(probe.strategy),
+            "strategy": probe.title,
             **{f"{view}, %": mean_and_deviation(probe.accuracy[view]) for view in VIEWS},
             "joint at the last epoch, %": mean_and_deviation(probe.last_epoch_accuracy["joint"]),
             "chosen epoch": _range(probe.epoch),
@@ -86,8 +87,8 @@ def paired_table(pairs: Sequence[tuple[Probe, Probe, Paired, float]]) -> list[di
     """Tests of the first probe against the second, each with its p-value after Holm."""
     return [
         {
-            "first": paper.title(first.strategy),
-            "second": paper.title(second.strategy),
+            "first": first.title,
+            "second": second.title,
             "first - second, points": f"{100 * test.difference:+.2f}",
             "95% interval": f"{100 * test.low:+.2f} to {100 * test.high:+.2f}",
             "p": _p_value(test.p_value),
@@ -102,36 +103,62 @@ def paired_table(pairs: Sequence[tuple[Probe, Probe, Paired, float]]) -> list[di
     ]
 
 
-def hidden_table(runs: Sequence[tuple[Run, float | None, str, int]]) -> list[dict]:
-    """The share of hidden patches inside boxes of people, the split it was seen on, and over how many lines."""
+def hidden_table(rows: Sequence[Hidden]) -> list[dict]:
+    """Which share of the hidden patches lay inside boxes of people, seen where, and how much those boxes cover."""
     return [
         {
             "strategy": paper.title(run.strategy),
+            "preset": run.preset or NONE,
             "inside boxes of people, %": UNMEASURED if share is None else f"{100 * share:.1f}",
-            "measured in": NONE if share is None else f"{split}, mean of {count} line{'s' * (count != 1)}",
-            "hidden in all, %": NONE if run.ratio is None else f"{100 * run.ratio:g}",
             "paper, %": _percent(paper.cell(run.strategy, run.dataset, ("table2",)), digits=0),
+            "boxes cover, %": NONE if cover is None else f"{100 * cover:.1f}",
+            "hidden in all, %": NONE if run.ratio is None else f"{100 * run.ratio:g}",
+            "measured in": _measured_in(split, lines, windows),
             "run": run.name,
         }
-        for run, share, split, count in runs
+        for run, share, split, lines, windows, cover, _ in rows
     ]
 
 
-def box_table(probes: list[Probe]) -> list[dict]:
-    """Face against body against random, each probe of the same questions."""
+def _measured_in(split: str, lines: int, windows: int) -> str:
+    if windows:
+        return f"{split}, {counted(windows, 'window')}"
+    return f"{split}, {counted(lines, 'line', 'mean of ')}" if lines else NONE
+
+
+def target_table(rows: Sequence[Hidden]) -> list[dict]:
+    """How many pooled places each window's masking makes targets; a dash where nobody counted them."""
+    return [
+        {
+            "strategy": paper.title(run.strategy),
+            "preset": run.preset or NONE,
+            "unit": run.unit or NONE,
+            "hidden at": run.hide_at or NONE,
+            "targets a window": mean_and_std(targets),
+            "min to max": NONE if targets is None else f"{targets.low:,} to {targets.high:,}",
+            "of all pools, %": NONE if targets is None else f"{100 * targets.of_pools:.1f}",
+            "windows": f"{windows:,}" if windows else NONE,
+            "run": run.name,
+        }
+        for run, _, _, _, windows, _, targets in rows
+    ]
+
+
+def method_table(probes: list[Probe], methods: tuple[str, ...], table: str) -> list[dict]:
+    """One of the paper's small tables: its methods, each with the probes of the same questions and its own cell."""
     dataset, rows = probes[0].dataset, []
-    for strategy in ("random", "difference_face", "difference_body"):
+    for strategy in methods:
         measured = [probe for probe in probes if probe.strategy == strategy]
         for probe in measured or [None]:
             rows.append(
                 {
-                    "strategy": paper.title(strategy),
+                    "strategy": probe.title if probe else paper.title(strategy),
                     "joint accuracy, %": mean_and_deviation(probe.joint) if probe else UNMEASURED,
                     "seeds": str(len(probe.joint)) if probe else NONE,
                     "questions": f"{probe.questions:,}" if probe else NONE,
                     "mode": probe.mode if probe else NONE,
                     "chosen on": probe.selection if probe else NONE,
-                    "paper, %": paper_accuracy(strategy, dataset, ("table5",)),
+                    "paper, %": paper_accuracy(strategy, dataset, (table,)),
                     "probe": probe.name if probe else NONE,
                 }
             )
@@ -146,7 +173,7 @@ def source_tables(probes: list[Probe], runs: list[Run], run_of: dict[str, Run]) 
                 "probe": probe.name,
                 "path": probe.path,
                 "dataset": dataset_title(probe.dataset, probe.protocol),
-                "strategy": paper.title(probe.strategy),
+                "strategy": probe.title,
                 "mode": probe.mode,
                 "checkpoint": probe.checkpoint,
                 "steps": f"{run_of[probe.path].steps:,}" if probe.path in run_of else NONE,
@@ -159,7 +186,7 @@ def source_tables(probes: list[Probe], runs: list[Run], run_of: dict[str, Run]) 
                 "run": run.name,
                 "path": run.path,
                 "dataset": dataset_title(run.dataset, None),
-                "strategy": paper.title(run.strategy),
+                "strategy": run.title,
                 "steps": f"{run.steps:,}",
                 "kept step": NONE if run.best_step is None else f"{run.best_step:,}",
                 "seed": NONE if run.seed is None else str(run.seed),
@@ -188,6 +215,18 @@ def mean_and_deviation(shares: list[float], digits: int = 2) -> str:
     # One seed says nothing about spread; a zero there would be a claim.
     spread = f" ± {percent.std(ddof=1):.{digits}f}" if len(percent) > 1 else ""
     return f"{percent.mean():.{digits}f}{spread}"
+
+
+def mean_and_std(targets: Spread | None) -> str:
+    """As 343.7 ± 16.8, or NONE."""
+    if targets is None:
+        return NONE
+    return f"{targets.mean:,.1f}" + ("" if targets.std is None else f" ± {targets.std:,.1f}")
+
+
+def counted(number: int, what: str, before: str = "") -> str:
+    """As "1 window", or "mean of 12 lines"."""
+    return f"{before}{number:,} {what}{'s' * (number != 1)}"
 
 
 def to_markdown(rows: list[dict]) -> str:

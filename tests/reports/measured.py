@@ -8,22 +8,61 @@ import numpy as np
 EPOCHS = 6
 
 
-def write_run(folder: Path, strategy="random", where="body", dataset="tvqa", finished=True, inside=0.2, seed=0) -> Path:
+def write_run(
+    folder: Path,
+    strategy="random",
+    where="body",
+    dataset="tvqa",
+    finished=True,
+    inside=0.2,
+    seed=0,
+    preset=None,
+    unit=None,
+    hide_at=None,
+    targets: int | None = None,
+    windows=40,
+) -> Path:
+    """A run; with `targets`, one that counted them in each of its windows: about so many of 504 pools."""
     folder.mkdir(parents=True)
-    config = {"masking": {"strategy": strategy, "where": where, "ratio": 0.25}, "train": {"seed": seed}}
+    masking = {"strategy": strategy, "where": where, "ratio": 0.25, "unit": unit, "hide_at": hide_at}
+    config = {"masking": {k: v for k, v in masking.items() if v is not None}, "train": {"seed": seed}}
+    config |= {"preset": preset} if preset else {}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "records.digest").write_text("feedfacefeedface")
     lines = []
     for step in range(10, 110, 10):
         lines.append({"step": step, "split": "train", "loss": 40 / step, "accuracy": step / 200, "mfu": 0.1})
+        if targets:
+            lines[-1] |= {"masked_loss": 30 / step, "hidden_pools": targets + step % 3}
         lines[-1]["hidden_inside_person"] = inside + 0.5
         if step % 50 == 0:
             lines.append({**lines[-1], "split": "validation", "hidden_inside_person": inside + (step - 75) / 1000})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if targets:
+        (folder / "targets.json").write_text(json.dumps(count_targets(targets, unit, hide_at, inside, windows)))
     if finished:
         summary = {"step": 100, "stopped_early": False, "best_step": 50, "best_loss": 0.4}
         (folder / "summary.json").write_text(json.dumps(summary | ({"dataset": dataset} if dataset else {})))
     return folder
+
+
+def count_targets(targets: int, unit: str, hide_at: str, inside: float, windows: int) -> dict:
+    """As `mmdiff pretrain` counts them."""
+    draw = np.random.default_rng(targets)
+    spread = 0.0 if unit == "pooled" else 0.05 * targets
+    return {
+        "split": "validation",
+        "ratio": 0.25,
+        "unit": unit,
+        "hide_at": hide_at,
+        "window": [int(x) for x in draw.integers(0, 2**32, windows)],
+        "patches": [2016] * windows,
+        "hidden": [504] * windows,
+        "pools": [504] * windows,
+        "targets": np.clip(draw.normal(targets, spread, windows).round(), 1, 504).astype(int).tolist(),
+        "hidden_inside": np.clip(draw.normal(inside, 0.05, windows), 0, 1).tolist(),
+        "boxes_cover": np.clip(draw.normal(0.17, 0.05, windows), 0, 1).tolist(),
+    }
 
 
 def write_probe(

@@ -15,7 +15,8 @@ from measured import write_probe, write_run
 from mmdiff import cli
 from mmdiff.errors import UserError
 from mmdiff.reports import analysis, collect, paper, report, tables
-from mmdiff.reports.analysis import inside_people, joint_by_epoch
+from mmdiff.reports.analysis import joint_by_epoch
+from mmdiff.reports.hidden_share import inside_people
 from mmdiff.reports.significance import paired_test
 
 
@@ -361,8 +362,10 @@ def test_the_papers_cells_are_the_shared_ones(request):
     theirs = json.loads(shared.read_text())
     for table in ("table1", "table2", "table5", "table6"):
         rows = {row["method"]: row for row in theirs[table]["rows"]}
-        for mine in paper.facts()[table]["rows"]:
-            assert all(rows[mine["method"]][column] == mine[column] for column in ("TVQA", "Social-IQ"))
+        mine = {row["method"]: row for row in paper.facts()[table]["rows"]}
+        of_video = {name for name, row in rows.items() if row["TVQA"] is not None or row["Social-IQ"] is not None}
+        assert mine.keys() == of_video
+        assert all(rows[name][column] == row[column] for name, row in mine.items() for column in ("TVQA", "Social-IQ"))
     for method in paper.METHODS.values():
         for table in ("table1", "table2", "table5", "table6"):
             name = getattr(method, table)
@@ -384,8 +387,8 @@ def test_what_the_probe_writes_is_read(tmp_path):
     from mmdiff.probing import outcome
     from mmdiff.training import runs
 
-    names = (collect.CONFIG, collect.SUMMARY, collect.RECORDS, collect.METRICS)
-    assert names == (runs.CONFIG, runs.SUMMARY, runs.RECORDS, runs.METRICS)
+    names = (collect.CONFIG, collect.SUMMARY, collect.RECORDS, collect.METRICS, collect.TARGETS)
+    assert names == (runs.CONFIG, runs.SUMMARY, runs.RECORDS, runs.METRICS, runs.TARGETS)
     assert (collect.PROBE, collect.PREDICTIONS, collect.METRICS, collect.VIEWS) == (
         outcome.RESULT,
         outcome.QUESTIONS,
@@ -423,3 +426,143 @@ def test_a_report_needs_no_jax():
     code = "import sys, mmdiff.reports.report; print('jax' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
+
+
+def counted(tmp_path: Path) -> Path:
+    """Runs that counted their targets, of two presets, and an older one that did not."""
+    top = tmp_path / "counted"
+    paper_s = {"preset": "paper", "unit": "patch", "hide_at": "output"}
+    write_run(top / "random", "random", inside=0.17, targets=343, **paper_s)
+    write_run(top / "body", "difference", inside=0.9, targets=150, **paper_s)
+    write_run(top / "equal", "random", inside=0.17, targets=126, preset="equal_budget", unit="pooled", hide_at="output")
+    write_run(top / "older", "random")
+    return top
+
+
+def test_targets_are_counted_window_by_window(tmp_path):
+    top = counted(tmp_path)
+    texts = written(tmp_path / "out", top)
+    hidden = texts[".md"].split("## What masking hid")[1].split("## ")[0]
+    inside, targets = hidden.split("**TVQA: targets**")
+    for name in ("random", "body", "equal"):
+        stored = json.loads((top / name / "targets.json").read_text())
+        counts = np.array(stored["targets"])
+        wanted = f"{counts.mean():.1f} ± {counts.std(ddof=1):.1f}", f"{counts.min()} to {counts.max()}"
+        assert row(targets, name, *wanted, f"{100 * counts.sum() / (504 * 40):.1f}", stored["unit"], "output", "40")
+        share = f"{100 * np.mean(stored['hidden_inside']):.1f}"
+        assert row(inside, name, share, "validation, 40 windows", f"{100 * np.mean(stored['boxes_cover']):.1f}")
+        found = next(run for run in json.loads(texts[".json"])["runs"] if run["name"] == name)
+        assert found["targets"]["mean"] == pytest.approx(counts.mean()) and found["unit"] == stored["unit"]
+        assert found["targets_of_each_window"]["targets"] == stored["targets"]
+    assert row(targets, "older").count("—") == 7
+    assert row(inside, "older", "20.0", "validation, mean of 2 lines")
+    older = next(run for run in json.loads(texts[".json"])["runs"] if run["name"] == "older")
+    assert (older["targets"], older["targets_of_each_window"], older["preset"]) == (None, None, None)
+    assert "![Targets in each window, TVQA.](picture-2.png)" in hidden
+
+
+def test_unequal_numbers_of_targets_are_said_to_forbid_comparing_losses(tmp_path):
+    top = counted(tmp_path)
+    text = written(tmp_path / "out", top)[".md"]
+    assert "losses of such runs cannot be compared" in text
+    low, high = (
+        np.mean(json.loads((top / name / "targets.json").read_text())["targets"]) for name in ("body", "random")
+    )
+    assert (
+        f'TVQA: runs with the unit "patch" have from {low:.0f} targets a window (difference (body), paper) to {high:.0f} '
+        "(random, paper)." in text
+    )
+    # Runs with whole pools hidden have as many targets each: nothing to warn of.
+    assert "have from" not in written(tmp_path / "other", top / "equal")[".md"]
+    assert "A target is" not in written(tmp_path / "older", top / "older")[".md"]
+
+
+def test_hidden_patches_count_alike_whatever_their_window(tmp_path):
+    """A window with more hidden patches weighs more: the share is of patches, as the paper's Table 2."""
+    run = write_run(tmp_path / "run", targets=100, preset="paper", unit="patch", hide_at="output", windows=2)
+    stored = json.loads((run / "targets.json").read_text())
+    stored |= {"hidden": [300, 100], "hidden_inside": [0.1, 0.9], "patches": [1200, 400], "boxes_cover": [0.5, 0.1]}
+    (run / "targets.json").write_text(json.dumps(stored))
+    found = inside_people(collect.collect([tmp_path]).runs[0])
+    assert (found.share, found.boxes_cover) == (pytest.approx(0.3), pytest.approx(0.4))
+
+
+@pytest.mark.parametrize(
+    "damage, why",
+    [
+        (lambda t: t.pop("pools"), "targets.json lacks 'pools'"),
+        (lambda t: t.pop("split"), "targets.json lacks 'split'"),
+        (lambda t: t["targets"].pop(), "its lists differ in length"),
+        (lambda t: t["hidden_inside"].__setitem__(3, float("nan")), "'hidden_inside' holds nan"),
+        (lambda t: t["hidden_inside"].__setitem__(3, 1.5), "no share from 0 to 1"),
+        (lambda t: t["targets"].__setitem__(0, -1), "'targets' holds a count below 0"),
+        (lambda t: t["targets"].__setitem__(0, 3.5), "'targets' holds 3.5"),
+        (lambda t: t["targets"].__setitem__(0, 10**30), "'targets' holds 1000"),
+        (lambda t: t["pools"].__setitem__(0, None), "'pools' holds None"),
+        (lambda t: t["window"].__setitem__(0, {}), "'window' holds {}"),
+        (lambda t: t.update(hidden="many"), "'hidden' is 'many', which is no list"),
+        (lambda t: t.update({name: [] for name, x in t.items() if isinstance(x, list)}), "holds no window"),
+    ],
+)
+def test_a_broken_count_costs_only_itself(tmp_path, damage, why):
+    top = counted(tmp_path)
+    path = top / "body" / "targets.json"
+    stored = json.loads(path.read_text())
+    damage(stored)
+    path.write_text(json.dumps(stored))
+    text = written(tmp_path / "out", top)[".md"]
+    assert why in row(text.split("## Left out")[1], str(top / "body"))
+    inside, targets = text.split("## What masking hid")[1].split("## ")[0].split("**TVQA: targets**")
+    # The log still says how much lay inside.
+    assert row(inside, "difference (body)", "90.0", "validation, mean of 2 lines")
+    assert row(targets, "difference (body)").count("—") == 4
+    assert "±" in row(targets, "random", "paper")
+
+
+def test_runs_of_one_strategy_and_other_presets_are_told_apart_and_compared(tmp_path):
+    top = counted(tmp_path)
+    for number, name in enumerate(("random", "equal")):
+        write_probe(top / f"probe_{name}", 0.5 + number / 5, "random", checkpoint=(top / name).resolve(), rng=number)
+    texts = written(tmp_path / "out", top)
+    accuracy = texts[".md"].split("**TVQA**")[1].split("**TVQA: each")[0]
+    assert row(accuracy, "random, paper", "probe_random") and row(accuracy, "random, equal_budget", "probe_equal")
+    ((pair,),) = json.loads(texts[".json"])["paired_tests"]["families"].values()
+    assert {Path(pair["first"]).name, Path(pair["second"]).name} == {"probe_random", "probe_equal"}
+
+
+def test_table_6_sets_clip_against_boxes(tmp_path):
+    write_probe(tmp_path / "clip", 0.6, "clip")
+    text = written(tmp_path / "out", tmp_path)[".md"]
+    table = text.split("## Boxes or CLIP")[1].split("## ")[0]
+    assert row(table, "CLIP similarity", "73.58", "linear", "clip")
+    assert row(table, "difference (body)", "not measured", "81.73")
+    assert "73.58" in row(text.split("**TVQA**")[1].split("**TVQA: each")[0], "CLIP similarity", "clip")
+
+
+def test_curves_show_the_masked_loss_and_the_targets_where_runs_log_them(tmp_path, monkeypatch):
+    from mmdiff.reports import plots, sections
+
+    panels = []
+    whole = plots._panel
+    monkeypatch.setattr(
+        plots, "_panel", lambda figure, place, title, x: panels.append(title) or whole(figure, place, title, x)
+    )
+    written(tmp_path / "older", write_run(tmp_path / "a"))
+    assert panels == ["loss", "accuracy", "hidden inside person"]
+    panels.clear()
+    written(tmp_path / "new", write_run(tmp_path / "b", targets=100, preset="paper", unit="patch", hide_at="output"))
+    assert panels[:5] == [name.replace("_", " ") for name in sections.CURVES]
+
+
+def test_every_strategy_of_the_program_has_a_row_and_every_cell_of_the_paper_a_strategy():
+    from mmdiff.masking.strategies import STRATEGIES
+
+    named = {paper.strategy_id(name, where) for name in STRATEGIES for where in ("body", "face", "both")}
+    assert named == paper.METHODS.keys() - {"none"}
+    for table in ("table1", "table2", "table5", "table6"):
+        rows = {row["method"] for row in paper.facts()[table]["rows"]}
+        assert rows == {getattr(method, table) for method in paper.METHODS.values()} - {""}
+    assert paper.cell("difference_both", "tvqa", (*paper.ACCURACY, "table2")) is None
+    assert paper.cell("attn", "social_iq", ("table2",)) == (19.0, None, "table2")
+    assert paper.cell("mst", "tvqa", paper.ACCURACY) == (81.14, 0.3, "table1")
+    assert paper.cell("clip", "social_iq", ("table6",)) == (68.75, None, "table6")
