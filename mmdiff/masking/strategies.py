@@ -37,9 +37,7 @@ class MaskingConfig:
     noise: float = 1.0  # 1: sampled in proportion to the weights (equation 4); (*) 0: the highest weights
     unit: str = "patch"  # what is chosen: a patch, or the pooled 2x2 patches that the joint encoder reads as one
     hide_at: str = "output"  # of the vision encoder, whose other outputs then know what was hidden; or its input
-    static: bool = (
-        True  # one draw per example, as in the paper, or a fresh one each step; crops and features still move it
-    )
+    static: bool = True  # one draw per example, as in the paper, or a fresh one each step; crops move it all the same
     min_coverage: float = 0.25  # a patch belongs to a box that covers this share of it (*0: any pixel)
     whole_tracks: bool = True  # `difference` hides the boxes of an individual together (*) or patch by patch
     hidden_values: str = "independent"  # random values of each hidden patch, or (*) one "constant" vector for all
