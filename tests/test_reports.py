@@ -120,11 +120,14 @@ def test_heat_is_in_equal_factors_and_bare_where_nothing_is_wanted():
         ([np.nan, np.inf, -np.inf], True, "no patch is wanted"),
         ([0.0, -np.inf, -np.inf], False, "33% of the patches are wanted, all alike"),
         ([0.0, -50.0, -1.0], False, "over 1,000 times"),
+        ([3.4028235e38, 0.0, 1.0], False, "over 1,000 times"),  # what an infinite score becomes
     ],
 )
 def test_heat_says_what_there_is_to_see(score, flat, note):
     found = heat.heat(np.array(score), np.ones(3, bool))
     assert found.flat is flat and note in found.note
+    # What is not wanted has no colour, and nothing else has none.
+    assert (np.isnan(found.value) == ~np.isfinite(score)).all()
     assert np.nanmax(np.append(found.value, 0)) <= 1 and np.nanmin(np.append(found.value, 0)) >= 0
 
 
@@ -152,8 +155,28 @@ def test_targets_are_dashed_on_white_and_on_black():
         assert (np.abs(drawn[:64, :64] - shade) > 150).any(-1).sum() > 60
 
 
+def test_distributions_show_the_values_and_one_colour_for_a_unit(monkeypatch):
+    panels, whole = [], plots._panel
+    monkeypatch.setattr(plots, "_panel", lambda *rest: panels.append(whole(*rest)) or panels[-1])
+    pooled, patch = np.array([5, 9, 1, 1, 4]), np.array([12, 2, 7])
+    plots.distributions([Counts("a", "", pooled, "pooled"), Counts("b", "", patch, "patch")], "targets", (0.0, 20.0))
+    plots.distributions([Counts("b", "", patch, "patch")], "targets")
+    dots = [[line for line in panel.lines if line.get_marker() != "None"] for panel in panels]
+    assert [line.get_xdata().tolist() for line in dots[0]] == [pooled.tolist(), patch.tolist()]
+    for place, line in enumerate(dots[0]):
+        assert (np.abs(line.get_ydata() - place) < 0.3).all(), "in the row of its name"
+    assert [line.get_color() for line in dots[0]] == list(plots.COLOURS[1::-1])
+    assert dots[1][0].get_color() == dots[0][1].get_color()
+    medians = [line.get_xdata()[0] for line in panels[0].lines if line.get_marker() == "None"]
+    boxes = [(box.get_x(), box.get_x() + box.get_width()) for box in panels[0].patches]
+    assert medians == [4, 7] and boxes == [(1, 5), (4.5, 9.5)]
+    assert [text.get_text() for text in panels[0].texts] == ["4.0 ± 3.3", "7.0 ± 5.0", "mean ± sd"]
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == ["a", "b"]
+    assert panels[0].get_xlim() == (0, 20)
+
+
 def test_distributions_are_a_picture_of_any_number_of_windows():
-    rows = [Counts("one", "", np.array([3]), "unit patch"), Counts("same", "b", np.full(9, 4), "unit pooled")]
+    rows = [Counts("one", "", np.array([3]), "patch"), Counts("same", "b", np.full(9, 4), "pooled")]
     assert Image.open(io.BytesIO(plots.distributions(rows, "targets"))).height > 200
     with pytest.raises(ValueError, match="without a value"):
         plots.distributions([Counts("none", "", np.zeros(0, int), "")], "targets")

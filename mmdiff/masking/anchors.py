@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -266,10 +267,20 @@ def _reopen(config: AnchorsConfig, kept: Path) -> Anchors:
         words, compare, described = stored["words"], stored["compare"], stored["text_encoder"]
         found = [FoundWord(**word) for word in stored["found"]]
         similarities = {str(label): float(similarity) for label, similarity in stored["labels"].items()}
-        if not words or not all(isinstance(word, str) for word in words) or compare not in COMPARE:
-            raise ValueError("its words or their comparison are none")
+        if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words):
+            raise ValueError(f"its words are {words!r}")
+        if compare not in COMPARE:
+            raise ValueError(f"it compares by {compare!r}")
+        for word in found:
+            counts = word.count, word.general_count, word.tf_icf
+            numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in counts)
+            if not isinstance(word.word, str) or not numbers:
+                raise ValueError(f"it found {word!r}")
+        outside = [label for label, similarity in similarities.items() if not 0 <= similarity <= 1]
+        if outside:
+            raise ValueError(f"the similarity of {outside[0]!r} does not lie from 0 to 1")
         name, digest = (described["name"], described["digest"]) if described else (None, None)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise AnchorError(
             f"{kept} is not what a run keeps of its anchors ({type(error).__name__}: {error}): it was changed by hand, or "
             "is of another program"

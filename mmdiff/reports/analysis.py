@@ -13,6 +13,7 @@ from mmdiff.reports import paper, tables
 from mmdiff.reports.collect import Collected, Probe, Run
 from mmdiff.reports.plots import Curve
 from mmdiff.reports.significance import Paired, holm, paired_test, same_questions
+from mmdiff.training.presets import PRETRAIN_PRESETS
 
 SEED = 0  # of the resampling: the same runs give the same report
 
@@ -44,19 +45,29 @@ def same_records(probes: list[Probe]) -> dict[str, list[Probe]]:
     }
 
 
-def compare(groups: dict[str, list[Probe]], progress_bar: bool) -> tuple[dict[str, list[Pair]], list[str]]:
+def compare(
+    groups: dict[str, list[Probe]], run_of: dict[str, Run], progress_bar: bool
+) -> tuple[dict[str, list[Pair]], list[str]]:
     """Every two strategies, or variants of one, that answered the same questions in the same way.
 
-    Also why others were not compared.
+    Also why others were not compared. `run_of` is as `made_by` gives it.
     """
     wanted: dict[str, list[tuple[Probe, Probe]]] = {}
+    refused = []
     for title, probes in groups.items():
         for second, first in itertools.combinations(probes, 2):
             alike = (first.mode, first.selection) == (second.mode, second.selection)
-            if alike and first.title != second.title and first.correct is not None and second.correct is not None:
+            if not alike or first.title == second.title or first.correct is None or second.correct is None:
+                continue
+            lacking = [probe for probe in (first, second) if probe.path not in run_of]
+            if first.strategy == second.strategy and lacking:
+                refused.append(
+                    f"{first.name} and {second.name} were not compared: the run that {lacking[0].name} is of is not among "
+                    "the folders, so that nothing says whether they were masked differently."
+                )
+            else:
                 wanted.setdefault(f"{title}: {first.mode}, chosen on {first.selection}", []).append((first, second))
     tested: dict[str, list[Pair]] = {}
-    refused = []
     with tqdm(
         total=sum(map(len, wanted.values())), desc="paired tests", unit="pair", disable=not (progress_bar and wanted)
     ) as bar:
@@ -77,24 +88,56 @@ def compare(groups: dict[str, list[Probe]], progress_bar: bool) -> tuple[dict[st
 
 
 def variants(runs: list[Run]) -> dict[str, str]:
-    """For each run's path what tells it, beside its strategy, from the others: "official_code, hidden at input"."""
-    presets = {run.preset for run in runs}
-    units, places = (
-        {preset: {getattr(run, field) for run in runs if run.preset == preset} for preset in presets}
-        for field in ("unit", "hide_at")
-    )
-    return {
-        run.path: ", ".join(
-            text
-            for differs, setting, text in (
-                (len(presets) > 1, run.preset, run.preset),
-                (len(units[run.preset]) > 1, run.unit, f"unit {run.unit}"),
-                (len(places[run.preset]) > 1, run.hide_at, f"hidden at {run.hide_at}"),
-            )
-            if differs and setting
-        )
-        for run in runs
-    }
+    """For each run's path what tells it, beside its strategy, from the others: "official_code, hidden at input".
+
+    A field that differs between runs of one strategy is named, unless each run has it from its preset.
+    """
+    several = len({_preset(run) for run in runs}) > 1
+    strategies: dict[str, list[Run]] = {}
+    for run in runs:
+        strategies.setdefault(run.strategy, []).append(run)
+    found = {}
+    for members in strategies.values():
+        named = {run.path: [_preset(run)] if several else [] for run in members}
+        for path in sorted({path for run in members for path in run.settings}):
+            having = [run for run in members if path in run.settings]
+            if _says_nothing(path, having[0]) or len({_setting(run, path) for run in having}) < 2:
+                continue
+            # Within one preset there is nothing but the field itself that tells two runs apart.
+            free = [run for run in having if PRETRAIN_PRESETS.get(_preset(run), {}).get(path) != _setting(run, path)]
+            differ = len({_setting(run, path) for run in free}) > 1
+            for run in free:
+                if differ or path in PRETRAIN_PRESETS.get(_preset(run), {}):
+                    named[run.path].append(_said(path, _setting(run, path)))
+        found |= {path: ", ".join(parts) for path, parts in named.items()}
+    return found
+
+
+def _preset(run: Run) -> str:
+    return run.preset or "paper"  # what older versions did
+
+
+def _setting(run: Run, path: str) -> object:
+    # Words may have been found, and an encoder may have been moved.
+    if path == "anchors.words":
+        return run.anchors
+    return Path(str(run.settings[path])).name if path == "anchors.text_encoder" else run.settings[path]
+
+
+def _says_nothing(path: str, run: Run) -> bool:
+    """Whether the strategy's name says it already, or it is only where something lies."""
+    aimed = path == "masking.where" and run.strategy in paper.METHODS
+    return aimed or path in ("masking.strategy", "anchors.unigrams")
+
+
+def _said(path: str, value: object) -> str:
+    """As "hidden at input", "ratio 0.5", "not static"."""
+    name = {"masking.hide_at": "hidden at", "anchors.words": "anchors"}.get(path, path.split(".")[1].replace("_", " "))
+    if isinstance(value, bool):
+        return name if value else f"not {name}"
+    if isinstance(value, tuple):
+        return f"{name} {' / '.join(value)}"
+    return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" if value != "" else f"no {name}"
 
 
 def told_apart(found: Collected) -> Collected:

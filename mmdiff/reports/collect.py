@@ -19,11 +19,28 @@ from mmdiff.errors import UserError
 from mmdiff.reports import paper
 
 CONFIG, SUMMARY, RECORDS, METRICS = "config.json", "summary.json", "records.digest", "metrics.jsonl"  # of a run
-TARGETS = "targets.json"  # of a run; older ones have none
+TARGETS, ANCHORS = "targets.json", "anchors.json"  # of a run; older ones have none
 PROBE, PREDICTIONS = "probe.json", "predictions.npz"  # of a probe, beside its METRICS
 INSIDE = ("checkpoints", "tensorboard", "features", "finetuned")  # what runs and probes fill in their own folders
 VIEWS = ("audio", "text", "joint")  # what an answer was predicted from
 TOLERANCE = 1e-4  # between an accuracy and the mean of what was right: one may have been summed in float32
+
+
+# What a run's configuration says of how it masked, what older versions did that lack a field, and where they have others.
+MASKED_BY = ("masking", "anchors", "objective")
+DEFAULTS = {
+    "masking.unit": "patch",
+    "masking.hide_at": "output",
+    "masking.noise": 1.0,
+    "masking.whole_tracks": True,
+    "anchors.words": ("person",),
+    "anchors.find": 0,
+    "anchors.text_encoder": "",
+    "anchors.compare": "nearest",
+    "anchors.min_similarity": 0.0,
+    "objective.target_momentum": 0.0,
+}
+MOVED = {"masking.anchors": "anchors.words"}
 
 
 class LeftOut(NamedTuple):
@@ -38,9 +55,9 @@ class Targets(NamedTuple):
 
     split: str
     window: tuple[str, ...]  # their ids
-    patches: Int[np.ndarray, " w"]  # real ones
+    patches: Int[np.ndarray, " w"]  # that could be hidden: real ones, and padding where the run hides that too
     hidden: Int[np.ndarray, " w"]  # of the patches
-    pools: Int[np.ndarray, " w"]  # pooled tokens of real patches
+    pools: Int[np.ndarray, " w"]  # pooled tokens of these patches
     targets: Int[np.ndarray, " w"]  # of the pools: what the model has to tell
     hidden_inside: Float[np.ndarray, " w"]  # share of the hidden patches that lies inside boxes
     boxes_cover: Float[np.ndarray, " w"]  # share of the patches
@@ -54,10 +71,13 @@ class Run:
     path: str  # as given, or as found under what was given
     dataset: str  # "unknown" for runs that did not yet write it down
     strategy: str  # as in `paper.METHODS`
-    preset: str | None  # this and the next two: None for runs that did not yet write it down
-    unit: str | None  # what is chosen to be hidden: patch or pooled
-    hide_at: str | None  # output or input of the vision encoder
+    preset: str | None  # None for runs that did not yet write it down
+    unit: str  # what is chosen to be hidden: patch or pooled
+    hide_at: str  # output or input of the vision encoder
     ratio: float | None
+    min_coverage: float | None
+    anchors: tuple[str, ...]  # given and found
+    settings: dict[str, object]  # "masking.ratio": 0.25 and all other fields of MASKED_BY; lists are tuples
     seed: int | None
     steps: int
     best_step: int | None  # the one whose model was kept; None where there was no validation
@@ -179,15 +199,19 @@ def _read_run(folder: Path, name: str, left_out: list[LeftOut]) -> Run:
         raise UserError(f"unfinished: it has no {SUMMARY}; the same `mmdiff pretrain` command goes on with it")
     summary = _read_json(folder / SUMMARY)
     digest = folder / RECORDS
+    settings = _settings(config)
     return Run(
         name=name,
         path=str(folder),
         dataset=_field(summary, SUMMARY, "dataset", str, "unknown"),
         strategy=paper.strategy_id(masking["strategy"], masking.get("where")),
         preset=_field(config, CONFIG, "preset", str, None),
-        unit=_field(masking, CONFIG, "unit", str, None),
-        hide_at=_field(masking, CONFIG, "hide_at", str, None),
-        ratio=_field(masking, CONFIG, "ratio", float, None),
+        unit=_field(settings, CONFIG, "masking.unit", str),
+        hide_at=_field(settings, CONFIG, "masking.hide_at", str),
+        ratio=_field(settings, CONFIG, "masking.ratio", float, None),
+        min_coverage=_field(settings, CONFIG, "masking.min_coverage", float, None),
+        anchors=_anchors(folder, settings, left_out),
+        settings=settings,
         seed=_field(train if isinstance(train, dict) else {}, CONFIG, "seed", int, None),
         steps=_field(summary, SUMMARY, "step", int),
         best_step=_field(summary, SUMMARY, "best_step", int, None),
@@ -195,6 +219,30 @@ def _read_run(folder: Path, name: str, left_out: list[LeftOut]) -> Run:
         targets=_targets_or_none(folder, left_out),
         lines=_read_lines(folder, left_out),
     )
+
+
+def _settings(config: dict) -> dict[str, object]:
+    """Every field of how a run masked, by its path; older runs did what DEFAULTS does."""
+    found = {
+        f"{section}.{name}": tuple(map(str, value)) if isinstance(value, list) else value
+        for section in MASKED_BY
+        if isinstance(config.get(section), dict)
+        for name, value in config[section].items()
+        if isinstance(value, str | int | float | list)
+    }
+    return DEFAULTS | {MOVED.get(path, path): value for path, value in found.items()}
+
+
+def _anchors(folder: Path, settings: dict[str, object], left_out: list[LeftOut]) -> tuple[str, ...]:
+    """The words that a run kept, or else those it was given."""
+    given = _field(settings, CONFIG, "anchors.words", tuple)
+    if not (folder / ANCHORS).is_file():
+        return given
+    try:
+        return tuple(map(str, _field(_read_json(folder / ANCHORS), ANCHORS, "words", list)))
+    except UserError as error:
+        left_out.append(LeftOut(str(folder), f"no anchors but those given: {error}"))
+        return given
 
 
 def read_targets(path: Path) -> Targets:
@@ -214,10 +262,12 @@ def read_targets(path: Path) -> Targets:
     if not columns["window"]:
         raise UserError(f"{path.name} holds no window")
     targets = Targets(_field(found, path.name, "split", str), **columns)
-    # What is hidden may be more than the real patches: the official code hides padding, too.
     for name in ("patches", "hidden", "pools", "targets"):
         if (columns[name] < 0).any():
             raise UserError(f"{path.name}: {name!r} holds a count below 0")
+    for part, whole in (("hidden", "patches"), ("targets", "pools")):
+        if (columns[part] > columns[whole]).any():
+            raise UserError(f"{path.name}: a window has more {part!r} than {whole!r}")
     for name in ("hidden_inside", "boxes_cover"):
         # Sums in float32 may end a little over 1.
         if not ((columns[name] >= 0) & (columns[name] <= 1 + TOLERANCE)).all():

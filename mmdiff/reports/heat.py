@@ -39,8 +39,8 @@ def heat(score: Float[np.ndarray, " n"], valid: Bool[np.ndarray, " n"]) -> Heat:
     if high - low < 1e-5:
         value[wanted] = 1.0
         return Heat(value, f"{few}, all alike" if few else "every patch is wanted alike", not few)
-    floor = max(low, high - math.log(LARGEST_FACTOR))
-    value[wanted] = np.clip((score[wanted] - floor) / (high - floor), 0, 1)
+    # From the top: where a score is as high as numbers go, what is taken from it would be lost.
+    value[wanted] = np.clip(1 - (high - score[wanted]) / min(high - low, math.log(LARGEST_FACTOR)), 0, 1)
     over = high - low > math.log(LARGEST_FACTOR)
     factor = f"over {LARGEST_FACTOR:,}" if over else f"{math.exp(high - low):,.3g}"
     note = f"the brightest is wanted {factor} times as much as the darkest"

@@ -1,9 +1,12 @@
-"""A run in, what its masking hid of each window out: how many targets that made, and which share lay inside people."""
+"""A run in, what its masking hid of each window out: how many targets that made, and which share lay inside boxes."""
 
 import math
 from typing import NamedTuple
 
 from mmdiff.reports.collect import Run, Targets
+
+# Columns, the same wherever these numbers stand. A box matches if its label has anything of the anchors.
+INSIDE, COVER = "hidden inside matching boxes, %", "matching boxes cover, %"
 
 
 class Spread(NamedTuple):
@@ -17,7 +20,7 @@ class Spread(NamedTuple):
 
 
 class Hidden(NamedTuple):
-    """Which share of a run's hidden patches lay inside boxes of people; None where nothing says."""
+    """Which share of a run's hidden patches lay inside boxes that match the anchors; None where nothing says."""
 
     run: Run
     share: float | None
@@ -41,12 +44,12 @@ def spread(targets: Targets) -> Spread:
 
 
 def share_inside(targets: Targets) -> tuple[float, float]:
-    """Of all hidden patches of all windows, the share inside boxes; and of all patches."""
+    """Of all hidden patches of all windows, the share inside boxes that match the anchors; and of all patches."""
     inside = (targets.hidden_inside * targets.hidden).sum() / max(targets.hidden.sum(), 1)
     return float(inside), float((targets.boxes_cover * targets.patches).sum() / max(targets.patches.sum(), 1))
 
 
-def inside_people(run: Run) -> Hidden:
+def inside_boxes(run: Run) -> Hidden:
     """Counted over windows where the run has them, patch by patch; else the mean of what it logged.
 
     Of the log the validation lines, which see every held-out clip; training where there are none.

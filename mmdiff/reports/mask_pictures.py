@@ -14,10 +14,11 @@ from mmdiff.data.records import Record, decode, read_split
 from mmdiff.data.tokenizer import Tokenizer
 from mmdiff.data.video_examples import VideoBatch, decode_frame, draw_crop
 from mmdiff.masking.anchors import PERSON, Anchors, open_anchors
-from mmdiff.masking.strategies import MaskingConfig, PatchMask, find
+from mmdiff.masking.strategies import MaskingConfig, PatchMask, find, patch_units
 from mmdiff.models.reserve import MerlotReserve, ReserveConfig
 from mmdiff.objectives.masked_video import MaskedVideo
 from mmdiff.reports.heat import heat
+from mmdiff.reports.hidden_share import COVER, INSIDE
 from mmdiff.reports.mask_gallery import MaskedFrame, Row, contact_sheet
 from mmdiff.reports.mask_over_time import over_time
 from mmdiff.training import runs
@@ -37,8 +38,10 @@ class Look:
     name: str
     sizes: ReserveConfig
     segments: int  # of a window, padding included
+    unit: str  # of what is hidden, as `MaskingConfig.unit`
     example: Callable[[Record, int], VideoBatch]
-    masks: Callable[[VideoBatch], tuple[PatchMask, jax.Array]]  # of a batch: [b, n], and the targets [b, m]
+    # Of a batch: masks [b, n], targets [b, m], and the counts of `MaskedVideo.count`.
+    masks: Callable[[VideoBatch], tuple[PatchMask, jax.Array, dict[str, jax.Array]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +92,7 @@ def open_look(
     model: tuple[ReserveConfig, dict] | None,
     anchors: Anchors,
 ) -> Look:
-    """What a run with this configuration hides at its first step.
+    """What a run with this configuration hides of a window with the key of its first step.
 
     Args:
       name: of its row.
@@ -109,13 +112,15 @@ def open_look(
     @jax.jit
     def masks(params, batch):
         mask = objective.masks(batch, key, jnp.zeros((), jnp.int32), params)
-        return mask, objective.pools(mask.scored)
+        counts = objective.count(batch, key, jnp.zeros((), jnp.int32), params)
+        return mask, objective.pools(mask.scored), counts
 
     needed = params if looks_at_features(config.masking) else None
     return Look(
         name,
         sizes,
         config.data.segments,
+        config.masking.unit,
         lambda record, window: make(record, window, None),
         lambda batch: masks(needed, batch),
     )
@@ -126,8 +131,8 @@ def mask_sheet(record: Record, window: int, looks: list[Look]) -> MaskSheet:
     times, rows, every, counts = None, [], [], []
     for look in looks:
         example = look.example(record, window)
-        mask, pools = jax.device_get(look.masks(jax.tree.map(jnp.asarray, stack([example]))))
-        scores = heat(np.asarray(mask.score[0], np.float64), example.patch_valid.reshape(-1))
+        mask, pools, count = jax.device_get(look.masks(jax.tree.map(jnp.asarray, stack([example]))))
+        scores = heat(*_wanted(look, mask.score[0], example.patch_valid.reshape(-1)))
         frames = _frames(record, window, look, example, mask.hidden[0], pools[0], scores.value)
         some = [frames[i] for i in np.unique(np.linspace(0, len(frames) - 1, FRAMES_IN_A_SHEET).round().astype(int))]
         if times is None:
@@ -136,10 +141,10 @@ def mask_sheet(record: Record, window: int, looks: list[Look]) -> MaskSheet:
         plain = [_without_captions(frame, scores.flat) for frame in some]
         rows.append(Row(look.name, scores.note, plain))
         every.append(Row(look.name, scores.note, frames))
-        counts.append({"clip": record.id, **_count(look.name, example, mask, pools[0])})
-    shown = Row(
-        "frames", "as the model sees them, with the boxes of the records", [_nothing_hidden(f) for f in times[0]]
-    )
+        counts.append({"clip": record.id, **_count(look.name, count)})
+    few, all_ = (len(frames) for frames in times)
+    note = f"{few} of {all_} frames, as the model sees them, with the boxes of the records"
+    shown = Row("frames", note, [_nothing_hidden(frame) for frame in times[0]])
     every = [Row("frames", "", [_nothing_hidden(frame) for frame in times[1]]), *every]
     first, count = (int(x) for x in record.windows[window])
     start, end = record.segments.start[first], record.segments.end[first + count - 1]
@@ -156,16 +161,19 @@ def mask_sheet(record: Record, window: int, looks: list[Look]) -> MaskSheet:
     )
 
 
-def _count(name: str, example: VideoBatch, mask: PatchMask, pools: np.ndarray) -> dict:
-    real, hidden = int(example.patch_valid.sum()), mask.hidden[0].reshape(example.person.shape)
-    return {
-        "strategy": name,
-        "patches": real,
-        "hidden": int(hidden.sum()),
-        "targets": int(pools.sum()),
-        "hidden in boxes, %": round(100 * float(hidden[example.person].sum() / max(hidden.sum(), 1))),
-        "boxes cover, %": round(100 * float(example.person.sum() / max(real, 1))),
-    }
+def _wanted(look: Look, score: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How much each patch [n] is wanted, and which can be: those of a pool as much as its best one, if pools fall."""
+    units = patch_units(look.unit, look.segments, look.sizes.image_grid, look.sizes.pooling)
+    scores, can_be = np.empty(score.shape, np.float64), np.empty_like(valid)
+    scores[units] = score[units].max(axis=1, keepdims=True)
+    can_be[units] = valid[units].all(axis=1, keepdims=True)
+    return scores, can_be
+
+
+def _count(name: str, count: dict[str, np.ndarray]) -> dict:
+    patches, hidden, targets = (int(count[name][0]) for name in ("patches", "hidden", "targets"))
+    inside, cover = (100 * float(count[name][0]) for name in ("hidden_inside", "boxes_cover"))
+    return {"strategy": name, "patches": patches, "hidden": hidden, "targets": targets, INSIDE: inside, COVER: cover}
 
 
 def _frames(record: Record, window: int, look: Look, example: VideoBatch, hidden, pools, value) -> list[MaskedFrame]:

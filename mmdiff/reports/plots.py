@@ -21,6 +21,8 @@ PANELS_PER_ROW = 3
 DOTS_PER_INCH = 180
 LETTER, KEY = 0.075, 0.5  # inches of a legend: a letter, and the line before a name with the space around it
 SPLITS = ("train", "validation")
+UNITS = ("patch", "pooled")  # each has its colour in every picture; a unit that is not here has the next one
+Limits = tuple[float, float]
 
 
 class Counts(NamedTuple):
@@ -29,7 +31,7 @@ class Counts(NamedTuple):
     name: str
     below: str  # a second, smaller line, or ""
     values: Int[np.ndarray, " w"]
-    kind: str  # rows of one kind have one colour
+    unit: str  # of what was hidden; rows of one unit have one colour
 
 
 class Curve(NamedTuple):
@@ -40,11 +42,41 @@ class Curve(NamedTuple):
     std: list[float]
 
 
-def loss_curves(runs: dict[str, list[dict]], keys: list[str]) -> bytes:
+def has_curve(lines: list[dict], keys: list[str]) -> bool:
+    """Whether `loss_curves` finds something to draw in a run's lines."""
+    return any(_curve(lines, key, split)[0] for key in keys for split in SPLITS)
+
+
+def loss_limits(runs: list[list[dict]], keys: list[str]) -> dict[str, Limits]:
+    """Of each key's axis, so that several pictures can be read beside each other."""
+    values = {key: [y for lines in runs for split in SPLITS for y in _curve(lines, key, split)[1]] for key in keys}
+    return {key: _around(found) for key, found in values.items() if found}
+
+
+def epoch_limits(curves: list[Curve], chances: list[float]) -> Limits | None:
+    """The same for `epoch_curves`, in percent; None without a curve."""
+    ends = [
+        100 * (m + sign * s) for curve in curves for m, s in zip(curve.mean, curve.std, strict=True) for sign in (-1, 1)
+    ]
+    return _around([*ends, *(100 * chance for chance in chances)]) if ends else None
+
+
+def count_limits(values: list[Int[np.ndarray, " w"]]) -> Limits | None:
+    """The same for `distributions`; None without a value."""
+    return _around(np.concatenate(values).tolist()) if values else None
+
+
+def _around(values: list[int | float]) -> Limits:
+    low, high = min(values), max(values)
+    room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+    return low - room, high + room
+
+
+def loss_curves(runs: dict[str, list[dict]], keys: list[str], limits: dict[str, Limits] | None = None) -> bytes:
     """One panel for each key: training as a line, validation as markers, one colour for each run.
 
     A line of metrics is {"step": 10, "split": "train" or "validation", key: number}; a line without a panel's key, or
-    without a finite number there, is left out of that panel. Raises ValueError where nothing is left to draw.
+    without a finite number there, is left out of that panel. `limits` are those of axes, by key. Raises ValueError where nothing is left to draw.
     """
     shown = [key for key in keys if any(_curve(lines, key, split)[0] for lines in runs.values() for split in SPLITS)]
     if not shown:
@@ -61,6 +93,7 @@ def loss_curves(runs: dict[str, list[dict]], keys: list[str]) -> bytes:
                 *_curve(lines, key, "validation"), color=colour, marker=marker, markersize=5.5, linestyle="none",
                 markeredgecolor="white", markeredgewidth=0.7, zorder=3,
             )  # fmt: skip
+        panel.set_ylim((limits or {}).get(key))
     handles = _legend(list(runs))
     fit = int(figure.get_figwidth() / (LETTER * max(len(handle.get_label()) for handle in handles) + KEY))
     figure.legend(
@@ -70,8 +103,10 @@ def loss_curves(runs: dict[str, list[dict]], keys: list[str]) -> bytes:
     return _png(figure)
 
 
-def epoch_curves(curves: dict[str, Curve], chance: float) -> bytes:
+def epoch_curves(curves: dict[str, Curve], chance: float, limits: Limits | None = None) -> bytes:
     """Accuracies of probes against epochs, in percent: the mean over seeds, and one deviation around it.
+
+    `limits` are those of the accuracies' axis.
 
     Raises ValueError where nothing is left to draw.
     """
@@ -87,14 +122,17 @@ def epoch_curves(curves: dict[str, Curve], chance: float) -> bytes:
         )
         panel.fill_between(curve.epoch, low, high, color=colour, alpha=0.15, linewidth=0)
     panel.axhline(100 * chance, color=GREY, linewidth=1.2, linestyle="--")
+    panel.set_ylim(limits)
     handles = [_handle(name, *_style(number)) for number, name in enumerate(curves)]
     handles.append(Line2D([], [], color=GREY, linewidth=1.2, linestyle="--", label="chance"))
     figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9.5, handlelength=1.8)
     return _png(figure)
 
 
-def distributions(rows: list[Counts], what: str) -> bytes:
+def distributions(rows: list[Counts], what: str, limits: Limits | None = None) -> bytes:
     """One row each: every value as a dot, the middle half of them as a box with the median, mean ± deviation in words.
+
+    `limits` are those of the values' axis.
 
     Raises ValueError where there is no row, or one without a value.
     """
@@ -104,10 +142,9 @@ def distributions(rows: list[Counts], what: str) -> bytes:
     panel = _panel(figure, (1, 1, 1), "", what)
     panel.grid(axis="y", visible=False)
     panel.grid(axis="x", color="#e6e9ec", linewidth=0.8)
-    kinds = list(dict.fromkeys(row.kind for row in rows))
     jitter = np.random.default_rng(0)  # of the picture only
     for place, row in enumerate(rows):
-        colour, marker = _style(kinds.index(row.kind))
+        colour, marker = _unit_style(row.unit)
         low, middle, high = np.percentile(row.values, (25, 50, 75))
         offset = jitter.uniform(-0.26, 0.26, len(row.values)) if len(row.values) > 1 else np.zeros(1)
         panel.plot(
@@ -128,6 +165,7 @@ def distributions(rows: list[Counts], what: str) -> bytes:
         annotation_clip=False,
     )  # fmt: skip
     panel.set_ylim(len(rows) - 0.45, -0.55)
+    panel.set_xlim(limits)
     panel.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=9.5, color="#181c21")
     if any(row.below for row in rows):
         panel.set_yticks(
@@ -135,12 +173,11 @@ def distributions(rows: list[Counts], what: str) -> bytes:
         )
         for label in panel.get_yticklabels():
             label.set_color("#181c21")
-    handles = [
-        Line2D(
-            [], [], color=_style(n)[0], marker=_style(n)[1], markersize=5, linestyle="none", label=f"one window, {kind}"
-        )
-        for n, kind in enumerate(kinds)
-    ]
+    handles = []
+    for unit in dict.fromkeys(row.unit for row in rows):
+        colour, marker = _unit_style(unit)
+        label = f"one window, unit {unit}"
+        handles.append(Line2D([], [], color=colour, marker=marker, markersize=5, linestyle="none", label=label))
     handles.append(Rectangle((0, 0), 1, 1, facecolor="none", edgecolor="#181c21", label="middle half of the windows"))
     handles.append(Line2D([], [], color="#181c21", linewidth=2.4, label="median"))
     figure.legend(
@@ -187,6 +224,10 @@ def _curve(lines: list[dict], key: str, split: str) -> tuple[list, list]:
 
 def _style(number: int) -> tuple[str, str]:
     return COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+
+
+def _unit_style(unit: str) -> tuple[str, str]:
+    return _style(UNITS.index(unit) if unit in UNITS else len(UNITS))
 
 
 def _legend(names: list[str]) -> list[Line2D]:

@@ -25,7 +25,7 @@ from mmdiff.reports.analysis import (
 )
 from mmdiff.reports.collect import Collected, Probe, Run, collect
 from mmdiff.reports.documents import write_documents
-from mmdiff.reports.hidden_share import Hidden, inside_people
+from mmdiff.reports.hidden_share import Hidden, inside_boxes
 from mmdiff.reports.plots import Curve
 from mmdiff.reports.significance import CONFIDENCE, RESAMPLES
 from mmdiff.whole_files import write_whole
@@ -58,10 +58,10 @@ def report(runs: list[Path], out: Path, progress_bar: bool = True) -> Written:
     found = told_apart(found)
     groups = same_records(found.probes)
     found.probes = [*itertools.chain(*groups.values())]
-    pairs, refused = compare(groups, progress_bar)
-    hidden = [inside_people(run) for run in found.runs]
-    curves = {probe.path: joint_by_epoch(probe) for probe in found.probes}
     run_of = made_by(found)
+    pairs, refused = compare(groups, run_of, progress_bar)
+    hidden = [inside_boxes(run) for run in found.runs]
+    curves = {probe.path: joint_by_epoch(probe) for probe in found.probes}
 
     accuracy = {title: tables.accuracy_table(probes) for title, probes in groups.items()}
     parts = [
@@ -145,7 +145,7 @@ def as_json(
                 "targets": row.targets and row.targets._asdict(),
                 "targets_of_each_window": row.run.targets
                 and {"window": row.run.targets.window, "targets": row.run.targets.targets.tolist()},
-                "paper_percent": _cell(paper.cell(row.run.strategy, row.run.dataset, ("table2",))),
+                "paper_percent": _cell(tables.paper_share(row.run)),
             }
             for row in hidden
         ],

@@ -5,7 +5,18 @@ from mmdiff.reports.analysis import SEED, Pair
 from mmdiff.reports.collect import Collected, Probe, Run
 from mmdiff.reports.hidden_share import Hidden
 from mmdiff.reports.page import Section
-from mmdiff.reports.plots import COLOURS, Counts, Curve, distributions, epoch_curves, loss_curves
+from mmdiff.reports.plots import (
+    COLOURS,
+    Counts,
+    Curve,
+    count_limits,
+    distributions,
+    epoch_curves,
+    epoch_limits,
+    has_curve,
+    loss_curves,
+    loss_limits,
+)
 from mmdiff.reports.significance import CONFIDENCE, RESAMPLES
 
 CURVES = ["loss", "masked_loss", "accuracy", "hidden_pools", "hidden_inside_person"]  # of continued pretraining
@@ -36,9 +47,10 @@ between strategies. The masked loss is the part of the loss that is of hidden pl
 window.
 """
 HIDDEN = """
-Which share of the hidden patches lay inside boxes of people (the paper's Table 2): of all hidden patches of the windows
-where the run counted them, else as its log has it. Under random masking that is the share of the frames that people cover.
-The boxes are those of the records, and depend on what looked for people.
+Which share of the hidden patches lay inside boxes that match the run's anchors (with the anchor "person" that is the
+paper's Table 2, whose cell stands only beside such runs): of all hidden patches of the windows of the run's split where it
+counted them, else as its log has it. Under random masking that is the share of the frames that these boxes cover. The
+boxes are those of the records, and depend on what looked for them.
 """
 TARGETS = """
 A target is a pooled place (2 x 2 patches) that the model has to tell. With the unit "patch", strategies hide as many
@@ -91,22 +103,22 @@ def curves(groups: dict[str, list[Probe]], by_epoch: dict[str, Curve], runs: lis
     """Pictures of the runs of each dataset and of the probes of each table."""
     images = []
     for dataset in dict.fromkeys(run.dataset for run in runs):
-        for shown in _apart([run for run in runs if run.dataset == dataset and run.lines]):
-            caption = (
-                f"Continued pretraining, {tables.dataset_title(dataset, None)}. Lines: training, marks: validation."
-            )
-            try:
-                images.append((caption, loss_curves({_named(run): run.lines for run in shown}, CURVES)))
-            except ValueError:  # lines without a finite number
-                continue
+        # Lines without a finite number are no curve.
+        drawn = [run for run in runs if run.dataset == dataset and has_curve(run.lines, CURVES)]
+        limits = loss_limits([run.lines for run in drawn], CURVES)
+        for which, shown in _apart(drawn):
+            caption = f"Continued pretraining, {tables.dataset_title(dataset, None)}{which}. Lines: training, marks: validation."
+            images.append((caption, loss_curves({_named(run): run.lines for run in shown}, CURVES, limits)))
     for title, probes in groups.items():
-        for shown in _apart([probe for probe in probes if by_epoch[probe.path].epoch]):
+        drawn = [probe for probe in probes if by_epoch[probe.path].epoch]
+        limits = epoch_limits([by_epoch[probe.path] for probe in drawn], [probe.chance for probe in drawn])
+        for which, shown in _apart(drawn):
             caption = (
-                f"Probes, {title}. Validation accuracy after each epoch at the chosen learning rate: the mean over seeds "
-                "and one standard deviation, as far as every seed was trained."
+                f"Probes, {title}{which}. Validation accuracy after each epoch at the chosen learning rate: the mean over "
+                "seeds and one standard deviation, as far as every seed was trained."
             )
-            drawn = {_named(probe): by_epoch[probe.path] for probe in shown}
-            images.append((caption, epoch_curves(drawn, shown[0].chance)))
+            named = {_named(probe): by_epoch[probe.path] for probe in shown}
+            images.append((caption, epoch_curves(named, shown[0].chance, limits)))
     return Section("Curves", CURVES_TEXT if images else "Not measured: no folder holds a curve.", images, None)
 
 
@@ -124,17 +136,19 @@ def hidden(rows: list[Hidden]) -> Section:
         titles = [run.title for run in counted]
         # Of one window each there is no distribution.
         several = any(len(run.targets.window) > 1 for run in counted)
-        for start in range(0, len(counted) if several else 0, ROWS_IN_A_PICTURE):
+        limits = count_limits([run.targets.targets for run in counted])
+        for which, members in _apart(counted if several else [], ROWS_IN_A_PICTURE):
             drawn = [
                 Counts(
                     run.title,
                     run.name if titles.count(run.title) > 1 else "",
                     run.targets.targets,
-                    f"unit {run.unit or 'unknown'}",
+                    run.unit,
                 )
-                for run in counted[start : start + ROWS_IN_A_PICTURE]
+                for run in members
             ]
-            images.append((f"Targets in each window, {title}.", distributions(drawn, "targets in a window")))
+            caption = f"Targets in each window, {title}{which}."
+            images.append((caption, distributions(drawn, "targets in a window", limits)))
     if not rows:
         return Section(
             "What masking hid", "Not measured: no finished run of continued pretraining was given.", [], None
@@ -149,19 +163,21 @@ def hidden(rows: list[Hidden]) -> Section:
 
 
 def _unequal(rows: list[Hidden]) -> list[str]:
-    """For each dataset where it is so, how far apart runs with the unit "patch" are."""
+    """For each dataset and content of records where it is so, how far apart runs are."""
     found = []
     for dataset in dict.fromkeys(row.run.dataset for row in rows):
-        here = [row for row in rows if row.run.dataset == dataset]
-        counted = sorted((row for row in here if row.targets and row.run.unit == "patch"), key=lambda r: r.targets.mean)
+        counted = [row for row in rows if row.run.dataset == dataset and row.targets]
+        digests = dict.fromkeys(row.run.records for row in counted)
         title = tables.dataset_title(dataset, None)
-        if len(counted) > 1 and counted[0].targets.mean < counted[-1].targets.mean:
-            least, most = counted[0], counted[-1]
-            found.append(
-                f'{title}: runs with the unit "patch" have from {least.targets.mean:,.0f} targets a window '
-                f"({least.run.title}) to {most.targets.mean:,.0f} ({most.run.title})."
-            )
-        digests = {row.run.records for row in here if row.targets}
+        for digest in digests:
+            here = sorted((row for row in counted if row.run.records == digest), key=lambda row: row.targets.mean)
+            least, most = here[0], here[-1]
+            if least.targets.mean < most.targets.mean:
+                which = f"{title}, records {digest}" if len(digests) > 1 else title
+                found.append(
+                    f"{which}: runs have from {least.targets.mean:,.0f} targets a window ({least.run.title}) to "
+                    f"{most.targets.mean:,.0f} ({most.run.title})."
+                )
         if len(digests) > 1:
             found.append(
                 f"{title}: these runs are of different records ({', '.join(sorted(map(str, digests)))}), so that their "
@@ -199,6 +215,7 @@ def _named(measured: Run | Probe) -> str:
     return f"{measured.title}: {measured.name}"
 
 
-def _apart(members: list) -> list[list]:
-    """As many to a picture as there are colours."""
-    return [members[start : start + len(COLOURS)] for start in range(0, len(members), len(COLOURS))]
+def _apart(members: list, most: int = len(COLOURS)) -> list[tuple[str, list]]:
+    """As many to a picture as there are colours, or `most`, and which picture of how many it is, " (1 of 2)"."""
+    parts = [members[start : start + most] for start in range(0, len(members), most)]
+    return [(f" ({n} of {len(parts)})" if len(parts) > 1 else "", part) for n, part in enumerate(parts, start=1)]

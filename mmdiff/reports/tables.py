@@ -11,11 +11,12 @@ import numpy as np
 
 from mmdiff.reports import paper
 from mmdiff.reports.collect import VIEWS, Probe, Run
-from mmdiff.reports.hidden_share import Hidden, Spread
+from mmdiff.reports.hidden_share import COVER, INSIDE, Hidden, Spread
 from mmdiff.reports.page import layout
 from mmdiff.reports.significance import Paired
 
 NONE, UNMEASURED = "—", "not measured"
+PEOPLE = ("person",)  # the paper's anchors for video
 PAPER = f"paper, % (n={paper.facts()['trials']})"
 
 
@@ -104,15 +105,18 @@ def paired_table(pairs: Sequence[tuple[Probe, Probe, Paired, float]]) -> list[di
 
 
 def hidden_table(rows: Sequence[Hidden]) -> list[dict]:
-    """Which share of the hidden patches lay inside boxes of people, seen where, and how much those boxes cover."""
+    """Which share of the hidden patches lay inside boxes that match the anchors, seen where, and what those cover."""
+    anchors, coverages = ({getattr(row.run, name) for row in rows} for name in ("anchors", "min_coverage"))
     return [
         {
             "strategy": paper.title(run.strategy),
             "preset": run.preset or NONE,
-            "inside boxes of people, %": UNMEASURED if share is None else f"{100 * share:.1f}",
-            "paper, %": _percent(paper.cell(run.strategy, run.dataset, ("table2",)), digits=0),
-            "boxes cover, %": NONE if cover is None else f"{100 * cover:.1f}",
-            "hidden in all, %": NONE if run.ratio is None else f"{100 * run.ratio:g}",
+            **({"anchors": ", ".join(run.anchors)} if len(anchors) > 1 else {}),
+            **({"min. coverage": _number(run.min_coverage)} if len(coverages) > 1 else {}),
+            INSIDE: UNMEASURED if share is None else f"{100 * share:.1f}",
+            "paper, %": _percent(paper_share(run), digits=0),
+            COVER: NONE if cover is None else f"{100 * cover:.1f}",
+            "ratio, %": NONE if run.ratio is None else f"{100 * run.ratio:g}",
             "measured in": _measured_in(split, lines, windows),
             "run": run.name,
         }
@@ -132,8 +136,8 @@ def target_table(rows: Sequence[Hidden]) -> list[dict]:
         {
             "strategy": paper.title(run.strategy),
             "preset": run.preset or NONE,
-            "unit": run.unit or NONE,
-            "hidden at": run.hide_at or NONE,
+            "unit": run.unit,
+            "hidden at": run.hide_at,
             "targets a window": mean_and_std(targets),
             "min to max": NONE if targets is None else f"{targets.low:,} to {targets.high:,}",
             "of all pools, %": NONE if targets is None else f"{100 * targets.of_pools:.1f}",
@@ -200,6 +204,11 @@ def source_tables(probes: list[Probe], runs: list[Run], run_of: dict[str, Run]) 
 def dataset_title(name: str, protocol: str | None) -> str:
     """As in "Social-IQ, protocol a2"."""
     return paper.dataset(name).title + (f", protocol {protocol}" if protocol else "")
+
+
+def paper_share(run: Run) -> paper.Cell | None:
+    """The cell of the paper's Table 2, whose boxes are those of people, if the run's are."""
+    return paper.cell(run.strategy, run.dataset, ("table2",)) if run.anchors == PEOPLE else None
 
 
 def paper_accuracy(strategy: str, dataset: str, tables: tuple[str, ...]) -> str:
@@ -314,6 +323,10 @@ def _range(values: list[int]) -> str:
     if not values:
         return NONE
     return str(min(values)) if min(values) == max(values) else f"{min(values)} to {max(values)}"
+
+
+def _number(value: float | None) -> str:
+    return NONE if value is None else f"{value:g}"
 
 
 def _p_value(value: float) -> str:

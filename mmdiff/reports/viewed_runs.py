@@ -4,17 +4,22 @@ import dataclasses
 from pathlib import Path
 from typing import NamedTuple
 
-from mmdiff.data.records import digest
+from mmdiff.data.records import RecordError, digest
 from mmdiff.data.tokenizer import Tokenizer
 from mmdiff.errors import UserError
 from mmdiff.masking.anchors import Anchors, open_anchors
 from mmdiff.reports import paper, tables
-from mmdiff.reports.collect import Targets, read_targets, short_names
-from mmdiff.reports.hidden_share import share_inside, spread
+from mmdiff.reports.collect import MASKED_BY, Targets, read_targets, short_names
+from mmdiff.reports.hidden_share import COVER, INSIDE, share_inside, spread
 from mmdiff.reports.tables import NONE
 from mmdiff.training import runs
-from mmdiff.training.config import PretrainConfig
+from mmdiff.training.config import MOVED, PretrainConfig, get_field, validate
 from mmdiff.training.runs import RunError
+
+LISTED = {
+    "anchors.words",
+    *(f"masking.{name}" for name in ("strategy", "unit", "hide_at", "ratio", "alpha", "noise", "static")),
+}  # what every run's settings say
 
 
 class ViewedRun(NamedTuple):
@@ -22,7 +27,8 @@ class ViewedRun(NamedTuple):
 
     name: str  # the end of its path, as much as tells it from the others
     path: Path
-    config: PretrainConfig  # with its kept model as the checkpoint
+    config: PretrainConfig  # with its kept model, if there is one, as the checkpoint
+    kept: bool  # whether there is one
     tokenizer: Tokenizer
     anchors: Anchors
     targets: Targets | None
@@ -50,41 +56,60 @@ class ViewedRun(NamedTuple):
             "alpha": f"{masking.alpha:g}",
             "noise": f"{masking.noise:g}",
             "masks": "one for each window" if masking.static else "drawn anew each step",
+            "seed": str(self.config.train.seed),
+            **self.changed,
             "anchors": ", ".join(self.anchors.words),
             "records": self.config.data.records,
             "folder": str(self.path),
         }
 
     @property
+    def changed(self) -> dict[str, str]:
+        """Every other field of how it masked that is not the paper's."""
+        usual, changed = PretrainConfig(), {}
+        for section in MASKED_BY:
+            for field in dataclasses.fields(getattr(usual, section)):
+                path = f"{section}.{field.name}"
+                value = get_field(self.config, path)
+                said = path in LISTED or (path == "masking.where" and self.config.masking.strategy == "difference")
+                if not said and value != get_field(usual, path):
+                    changed[path] = ", ".join(value) if isinstance(value, tuple) else str(value)
+        return changed
+
+    @property
     def numbers(self) -> dict[str, str]:
         """In the columns of a report."""
         if self.targets is None:
-            return dict.fromkeys(
-                ("inside boxes, %", "boxes cover, %", "targets a window", "min to max", "of all pools, %"), NONE
-            )
+            return dict.fromkeys((INSIDE, COVER, "targets a window", "min to max", "of all pools, %"), NONE)
         found, (share, cover) = spread(self.targets), share_inside(self.targets)
         return {
-            "inside boxes, %": f"{100 * share:.1f}",
-            "boxes cover, %": f"{100 * cover:.1f}",
+            INSIDE: f"{100 * share:.1f}",
+            COVER: f"{100 * cover:.1f}",
             "targets a window": tables.mean_and_std(found),
             "min to max": f"{found.low:,} to {found.high:,}",
             "of all pools, %": f"{100 * found.of_pools:.1f}",
         }
 
-    @property
-    def summary(self) -> dict[str, str]:
-        """A row of the table of all runs."""
-        masking = self.config.masking
-        return {
-            "run": self.name,
-            "strategy": paper.title(self.strategy),
-            "preset": self.config.preset,
-            "unit": masking.unit,
-            "hidden at": masking.hide_at,
-            "ratio": f"{masking.ratio:g}",
-            "alpha": f"{masking.alpha:g}",
-            **self.numbers,
+
+def summaries(viewed: list[ViewedRun]) -> list[dict[str, str]]:
+    """The rows of the table of all runs; which boxes match is said where it differs between them."""
+    anchors = {run.path: {"anchors": ", ".join(run.anchors.words)} for run in viewed}
+    coverage = {run.path: {"min. coverage": f"{run.config.masking.min_coverage:g}"} for run in viewed}
+    shown = [said for said in (anchors, coverage) if len({*map(str, said.values())}) > 1]
+    return [
+        {
+            "run": run.name,
+            "strategy": paper.title(run.strategy),
+            "preset": run.config.preset,
+            "unit": run.config.masking.unit,
+            "hidden at": run.config.masking.hide_at,
+            "ratio": f"{run.config.masking.ratio:g}",
+            "alpha": f"{run.config.masking.alpha:g}",
+            **{name: text for said in shown for name, text in said[run.path].items()},
+            **run.numbers,
         }
+        for run in viewed
+    ]
 
 
 def open_runs(folders: list[Path], records: Path | None) -> list[ViewedRun]:
@@ -113,24 +138,49 @@ def stored_config(folder: Path) -> PretrainConfig:
     where = folder / runs.CONFIG
     if not isinstance(stored, dict) or not isinstance(stored.get("masking"), dict):
         raise RunError(f"{where} is not that of a run of `mmdiff pretrain`")
+    for old, new in MOVED.items():
+        (section, name), (to, field) = old.split("."), new.split(".")
+        if isinstance(stored.get(section), dict) and name in stored[section] and isinstance(stored.get(to, {}), dict):
+            value = stored[section].pop(name)
+            stored[to] = {field: value} | stored.get(to, {})
     config = PretrainConfig()
+    _fill(config, stored, where)
     try:
-        for field in dataclasses.fields(config):
-            value = stored.get(field.name, getattr(config, field.name))
-            if isinstance(value, dict):
-                plain = {name: tuple(x) if isinstance(x, list) else x for name, x in value.items()}
-                value = type(getattr(config, field.name))(**plain)
-            setattr(config, field.name, value)
-    except TypeError as error:
-        raise RunError(f"{where} is not that of a run of this mmdiff ({str(error).split('.')[-1]})") from None
+        validate(config)
+    except UserError as error:
+        raise RunError(f"{where}: {error}") from None
     return config
+
+
+def _fill(config, stored: dict, where: Path, section: str = "") -> None:
+    """Sets what is stored; raises RunError for a field that is not there, or is of another type than its default."""
+    known = {field.name for field in dataclasses.fields(config)}
+    for name, value in stored.items():
+        if name not in known:
+            raise RunError(f"{where} is not that of a run of this mmdiff: it has no field {section}{name}")
+        default = getattr(config, name)
+        if dataclasses.is_dataclass(default):
+            if not isinstance(value, dict):
+                raise RunError(f"{where}: {name} is {value!r}, which is no section")
+            _fill(default, value, where, f"{section}{name}.")
+            continue
+        if isinstance(default, tuple):
+            right = isinstance(value, list) and all(isinstance(word, str) for word in value)
+        elif isinstance(default, float):
+            right = isinstance(value, int | float) and not isinstance(value, bool)
+        else:
+            right = type(value) is type(default)
+        if not right:
+            kind = "list of words" if isinstance(default, tuple) else type(default).__name__
+            raise RunError(f"{where}: {section}{name} is {value!r}, which is no {kind}")
+        setattr(config, name, type(default)(value))
 
 
 def _records(folder: Path) -> str:
     path = folder / runs.RECORDS
     if not path.is_file():
         raise RunError(f"{folder} is not the folder of a run: it has no {runs.RECORDS}")
-    return path.read_text(encoding="utf-8").strip()
+    return path.read_text(encoding="utf-8", errors="replace").strip()
 
 
 def _refuse_differing(how: str, found: dict[Path, str]) -> None:
@@ -149,12 +199,19 @@ def _open(folder: Path, name: str, config: PretrainConfig, records: Path | None)
     if records is not None:
         config.data.records = str(records)
     config.data.tokenizer = str(folder / runs.TOKENIZER)
-    if digest(config.data.records) != _records(folder):
+    try:
+        found = digest(config.data.records)
+    except RecordError as error:
+        if records is not None:
+            raise
+        raise RunError(f"{error}; if the records of {folder} were moved, give their folder as --records") from None
+    if found != _records(folder):
         raise RunError(
             f"{config.data.records} holds other records than {folder} was trained on: give theirs as --records, or "
             "leave out the run"
         )
-    if (folder / runs.MODEL).exists():
+    kept = (folder / runs.MODEL).exists()
+    if kept:
         config.model.checkpoint = str(folder)
     targets, why = None, f"there is no {runs.TARGETS}"
     if (folder / runs.TARGETS).is_file():
@@ -163,4 +220,4 @@ def _open(folder: Path, name: str, config: PretrainConfig, records: Path | None)
         except UserError as error:
             why = str(error)
     anchors = open_anchors(config.anchors, config.data.records, folder / runs.ANCHORS, where=None)
-    return ViewedRun(name, folder, config, Tokenizer(config.data.tokenizer), anchors, targets, why)
+    return ViewedRun(name, folder, config, kept, Tokenizer(config.data.tokenizer), anchors, targets, why)

@@ -16,7 +16,7 @@ from mmdiff import cli
 from mmdiff.errors import UserError
 from mmdiff.reports import analysis, collect, paper, report, tables
 from mmdiff.reports.analysis import joint_by_epoch
-from mmdiff.reports.hidden_share import inside_people
+from mmdiff.reports.hidden_share import inside_boxes
 from mmdiff.reports.significance import paired_test
 
 
@@ -220,7 +220,7 @@ def test_one_seed_has_no_deviation_and_says_so(tmp_path):
 def test_table_2_is_the_mean_of_validation_or_says_that_it_is_of_training(tmp_path):
     run = write_run(tmp_path / "run", "difference", inside=0.4)
     found = collect.collect([tmp_path]).runs[0]
-    hidden = inside_people(found)
+    hidden = inside_boxes(found)
     assert (hidden.split, hidden.lines) == ("validation", 2)
     assert hidden.share == pytest.approx(0.4)  # of 0.375 at step 50 and 0.425 at step 100
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
@@ -387,8 +387,8 @@ def test_what_the_probe_writes_is_read(tmp_path):
     from mmdiff.probing import outcome
     from mmdiff.training import runs
 
-    names = (collect.CONFIG, collect.SUMMARY, collect.RECORDS, collect.METRICS, collect.TARGETS)
-    assert names == (runs.CONFIG, runs.SUMMARY, runs.RECORDS, runs.METRICS, runs.TARGETS)
+    names = (collect.CONFIG, collect.SUMMARY, collect.RECORDS, collect.METRICS, collect.TARGETS, collect.ANCHORS)
+    assert names == (runs.CONFIG, runs.SUMMARY, runs.RECORDS, runs.METRICS, runs.TARGETS, runs.ANCHORS)
     assert (collect.PROBE, collect.PREDICTIONS, collect.METRICS, collect.VIEWS) == (
         outcome.RESULT,
         outcome.QUESTIONS,
@@ -454,7 +454,7 @@ def test_targets_are_counted_window_by_window(tmp_path):
         found = next(run for run in json.loads(texts[".json"])["runs"] if run["name"] == name)
         assert found["targets"]["mean"] == pytest.approx(counts.mean()) and found["unit"] == stored["unit"]
         assert found["targets_of_each_window"]["targets"] == stored["targets"]
-    assert row(targets, "older").count("—") == 7
+    assert row(targets, "older").count("—") == 5
     assert row(inside, "older", "20.0", "validation, mean of 2 lines")
     older = next(run for run in json.loads(texts[".json"])["runs"] if run["name"] == "older")
     assert (older["targets"], older["targets_of_each_window"], older["preset"]) == (None, None, None)
@@ -466,11 +466,10 @@ def test_unequal_numbers_of_targets_are_said_to_forbid_comparing_losses(tmp_path
     text = written(tmp_path / "out", top)[".md"]
     assert "losses of such runs cannot be compared" in text
     low, high = (
-        np.mean(json.loads((top / name / "targets.json").read_text())["targets"]) for name in ("body", "random")
+        np.mean(json.loads((top / name / "targets.json").read_text())["targets"]) for name in ("equal", "random")
     )
     assert (
-        f'TVQA: runs with the unit "patch" have from {low:.0f} targets a window (difference (body), paper) to {high:.0f} '
-        "(random, paper)." in text
+        f"TVQA: runs have from {low:.0f} targets a window (random, equal_budget) to {high:.0f} (random, paper)." in text
     )
     # Runs with whole pools hidden have as many targets each: nothing to warn of.
     assert "have from" not in written(tmp_path / "other", top / "equal")[".md"]
@@ -483,7 +482,7 @@ def test_hidden_patches_count_alike_whatever_their_window(tmp_path):
     stored = json.loads((run / "targets.json").read_text())
     stored |= {"hidden": [300, 100], "hidden_inside": [0.1, 0.9], "patches": [1200, 400], "boxes_cover": [0.5, 0.1]}
     (run / "targets.json").write_text(json.dumps(stored))
-    found = inside_people(collect.collect([tmp_path]).runs[0])
+    found = inside_boxes(collect.collect([tmp_path]).runs[0])
     assert (found.share, found.boxes_cover) == (pytest.approx(0.3), pytest.approx(0.4))
 
 
@@ -500,6 +499,8 @@ def test_hidden_patches_count_alike_whatever_their_window(tmp_path):
         (lambda t: t["targets"].__setitem__(0, 10**30), "'targets' holds 1000"),
         (lambda t: t["pools"].__setitem__(0, None), "'pools' holds None"),
         (lambda t: t["window"].__setitem__(0, {}), "'window' holds {}"),
+        (lambda t: t["targets"].__setitem__(0, 505), "more 'targets' than 'pools'"),
+        (lambda t: t["hidden"].__setitem__(0, 2017), "more 'hidden' than 'patches'"),
         (lambda t: t.update(hidden="many"), "'hidden' is 'many', which is no list"),
         (lambda t: t.update({name: [] for name, x in t.items() if isinstance(x, list)}), "holds no window"),
     ],
@@ -528,6 +529,110 @@ def test_runs_of_one_strategy_and_other_presets_are_told_apart_and_compared(tmp_
     assert row(accuracy, "random, paper", "probe_random") and row(accuracy, "random, equal_budget", "probe_equal")
     ((pair,),) = json.loads(texts[".json"])["paired_tests"]["families"].values()
     assert {Path(pair["first"]).name, Path(pair["second"]).name} == {"probe_random", "probe_equal"}
+
+
+def configure(run: Path, **fields) -> None:
+    """Sets fields of a run's configuration, as section__field."""
+    config = json.loads((run / "config.json").read_text())
+    for path, value in fields.items():
+        section, name = path.split("__")
+        config.setdefault(section, {})[name] = value
+    (run / "config.json").write_text(json.dumps(config))
+
+
+def test_runs_of_one_strategy_are_told_apart_by_every_field_that_differs(tmp_path):
+    usual = {"preset": "paper", "unit": "patch", "hide_at": "output"}
+    configure(write_run(tmp_path / "a", "random", **usual), masking__static=True, masking__alpha=1.0)
+    changed = {
+        "masking__ratio": 0.5,
+        "masking__static": False,
+        "masking__alpha": 0.5,
+        "anchors__words": ["Penny", "cup"],
+    }
+    configure(write_run(tmp_path / "b", "random", **usual), **changed)
+    configure(write_run(tmp_path / "c", "difference", **usual), masking__ratio=0.1)
+    found = {run.name: run.variant for run in analysis.told_apart(collect.collect([tmp_path])).runs}
+    assert found == {
+        "a": "anchors person, alpha 1, ratio 0.25, static",
+        "b": "anchors Penny / cup, alpha 0.5, ratio 0.5, not static",
+        "c": "",
+    }
+    # What a preset sets needs no words beside its name; what was changed in it does.
+    write_run(tmp_path / "d", "random", preset="equal_budget", unit="pooled", hide_at="output")
+    write_run(tmp_path / "e", "random", preset="mmdiff", unit="patch", hide_at="input")
+    found = {run.name: run.variant for run in analysis.told_apart(collect.collect([tmp_path])).runs}
+    assert found["d"] == "equal_budget, anchors person, ratio 0.25"
+    assert found["e"] == "mmdiff, anchors person, ratio 0.25, unit patch"
+    assert found["a"] == "paper, anchors person, alpha 1, ratio 0.25, static" and found["c"] == "paper"
+
+
+def test_a_run_that_does_not_say_its_unit_is_not_tested_against_one_that_does(tmp_path):
+    older = write_run(tmp_path / "older", "random", preset="paper")
+    newer = write_run(tmp_path / "newer", "random", preset="paper", unit="patch", hide_at="output")
+    pooled = write_run(tmp_path / "pooled", "random", preset="paper", unit="pooled", hide_at="output")
+    for number, run in enumerate((older, newer, pooled)):
+        write_probe(tmp_path / f"probe_{run.name}", 0.5, checkpoint=run.resolve(), rng=number)
+    texts = written(tmp_path / "out", tmp_path)
+    (family,) = json.loads(texts[".json"])["paired_tests"]["families"].values()
+    pairs = {frozenset((Path(pair["first"]).name, Path(pair["second"]).name)) for pair in family}
+    assert pairs == {frozenset(("probe_pooled", "probe_older")), frozenset(("probe_pooled", "probe_newer"))}
+    accuracy = texts[".md"].split("**TVQA**")[1].split("**TVQA: each")[0]
+    assert row(accuracy, "random, unit patch", "probe_older") and row(accuracy, "random, unit pooled", "probe_pooled")
+
+
+def test_a_probe_whose_run_is_not_there_is_not_tested_against_one_of_its_strategy(tmp_path):
+    top = counted(tmp_path)
+    write_probe(top / "probe_here", 0.5, "random", checkpoint=(top / "random").resolve())
+    write_probe(top / "probe_there", 0.6, "random", rng=1)
+    write_probe(top / "probe_other", 0.7, "difference", "body", rng=2)
+    texts = written(tmp_path / "out", top)
+    tests = json.loads(texts[".json"])["paired_tests"]
+    (family,) = tests["families"].values()
+    assert len(family) == 2, "another strategy is another strategy"
+    assert len(tests["refused"]) == 1 and "the run that probe_there is of is not among the folders" in texts[".md"]
+
+
+def test_table_2_of_the_paper_stands_beside_boxes_of_people_only(tmp_path):
+    usual = {"targets": 100, "preset": "paper", "unit": "patch", "hide_at": "output"}
+    write_run(tmp_path / "people", "difference", **usual)
+    configure(write_run(tmp_path / "penny", "difference", **usual), anchors__words=["Penny"], masking__min_coverage=0.5)
+    found = write_run(tmp_path / "found", "difference", **usual)
+    (found / "anchors.json").write_text(json.dumps({"words": ["person", "lab"]}))
+    texts = written(tmp_path / "out", tmp_path)
+    hidden = texts[".md"].split("## What masking hid")[1].split("**TVQA: targets**")[0]
+    assert row(hidden, "people", "person", "40") and row(hidden, "penny", "Penny", "0.5")
+    assert "| 40 " not in row(hidden, "penny", "Penny") + row(hidden, "found", "person, lab")
+    cells = {run["name"]: run["paper_percent"] for run in json.loads(texts[".json"])["runs"]}
+    assert cells["people"]["mean"] == 40 and cells["penny"] is cells["found"] is None
+
+
+def test_what_older_runs_did_is_what_the_defaults_do():
+    from mmdiff.training import config
+
+    usual = config.PretrainConfig()
+    assert {path: config.get_field(usual, path) for path in collect.DEFAULTS} == collect.DEFAULTS
+    assert collect.MOVED == config.MOVED
+
+
+def test_curves_in_several_pictures_are_counted_and_share_their_axes(tmp_path, monkeypatch):
+    from mmdiff.reports import plots
+
+    panels, whole = {}, plots._panel
+
+    def kept(figure, place, title, x):
+        panels.setdefault(title, []).append(whole(figure, place, title, x))
+        return panels[title][-1]
+
+    monkeypatch.setattr(plots, "_panel", kept)
+    for number in range(len(plots.COLOURS) + 1):
+        write_run(tmp_path / f"run{number}", "random", inside=0.05 * number)
+    text = written(tmp_path / "out", tmp_path)[".md"]
+    assert "Continued pretraining, TVQA (1 of 2)." in text and "TVQA (2 of 2)." in text
+    for one, other in (panels[name] for name in ("loss", "hidden inside person")):
+        assert one.get_ylim() == other.get_ylim()
+        assert all(
+            one.get_ylim()[0] <= y <= one.get_ylim()[1] for line in (*one.lines, *other.lines) for y in line.get_ydata()
+        )
 
 
 def test_table_6_sets_clip_against_boxes(tmp_path):

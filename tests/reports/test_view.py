@@ -13,7 +13,9 @@ import tiny
 from mmdiff import cli
 from mmdiff.masking.strategies import with_strategy
 from mmdiff.reports import mask_pictures, view
-from mmdiff.training.config import to_json, with_absolute_paths
+from mmdiff.reports.hidden_share import COVER, INSIDE
+from mmdiff.reports.viewed_runs import open_runs
+from mmdiff.training.config import apply_preset, to_json, with_absolute_paths
 from mmdiff.training.pretrain import pretrain
 
 ROOT = tiny.Path(__file__).resolve().parents[2]
@@ -26,13 +28,17 @@ def records(tmp_path_factory):
     """Records with boxes and similarities, one clip without boxes, and one of another shape."""
     train = [tiny.record(0, similarity=True), tiny.record(1, boxes=False), tall(tiny.record(2, similarity=True))]
     train.append(dataclasses.replace(tiny.record(3, segments=1, similarity=True), video="short.mp4"))
-    return tiny.write_dataset(tmp_path_factory.mktemp("records"), train, [tiny.record(9)])
+    return tiny.write_dataset(tmp_path_factory.mktemp("records"), train, VALIDATION)
 
 
 def tall(record):
     """The same with frames as of a telephone."""
     frame = cv2.imencode(".jpg", np.full((256, 60, 3), 120, np.uint8))[1].tobytes()
     return dataclasses.replace(record, frames=[frame] * len(record.frames))
+
+
+# A whole window, one of another shape and one with padding.
+VALIDATION = [tiny.record(9), tall(tiny.record(10)), tiny.record(11, segments=1)]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +123,9 @@ def test_runs_are_shown_side_by_side_with_a_page_each(trained, tmp_path, caplog)
     for part in ('href="index.html"', 'href="run_attn.html"', "<td>face</td>", "Anchors: person.", "<td>person</td>"):
         assert part in page
     counted = json.loads((trained / "difference_face" / "targets.json").read_text())
-    assert f'<td class="number">{counted["targets"][0]:.1f}</td>' in page
+    targets = np.array(counted["targets"])
+    assert f"{targets.mean():.1f} ± {targets.std(ddof=1):.1f}</td>" in page
+    assert f"{targets.min()} to {targets.max()}</td>" in page
     assert page.count("data:image/webp") == 2 * 2
     assert not re.findall(r'(?:src|href)="(?!data:|#|run_\w+\.html|index\.html)', index + page)
 
@@ -143,8 +151,78 @@ def test_a_run_without_a_model_yet_is_shown_with_random_weights_and_says_so(trai
     (run / "model.safetensors").unlink()
     view.view_runs([run, trained / "difference_face"], tmp_path / "out", "validation", 1, None)
     assert caplog.text.count("random weights") == 1
-    assert "That is so for young" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
-    assert "random weights" in (tmp_path / "out" / "run_young.html").read_text(encoding="utf-8")
+    for page, said in (("index.html", "young: The run has kept no model yet"), ("run_young.html", "random weights")):
+        assert said in (tmp_path / "out" / page).read_text(encoding="utf-8")
+    assert "kept no model" not in (tmp_path / "out" / "run_difference_face.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("preset", ["paper", "official_code", "equal_budget", "mmdiff"])
+def test_the_counts_of_a_run_that_is_looked_at_are_its_own(trained, records, preset, tmp_path):
+    config = tiny.config(records, steps=1, batch_size=8)
+    apply_preset(config, preset)
+    config.data.include_answers, config.optimizer.state = False, "float32"
+    config.masking = with_strategy(config.masking, "attn" if preset == "mmdiff" else "difference_body")
+    run = tmp_path / "run"
+    shutil.copytree(trained / "attn", run)
+    (run / "targets.json").unlink()
+    # As if it had been started so: it is at its last step, and only counts.
+    (run / "config.json").write_text(to_json(with_absolute_paths(config)))
+    pretrain(config, run, progress_bar=False)
+    (viewed,) = open_runs([run], None)
+    model = mask_pictures.open_model([viewed.config], viewed.tokenizer)
+    look = mask_pictures.open_look("run", viewed.config, viewed.tokenizer, model, viewed.anchors)
+    stored = json.loads((run / "targets.json").read_text())
+    assert len(stored["window"]) == 3
+    for record in VALIDATION:
+        example = look.example(record, 0)
+        (count,) = mask_pictures.mask_sheet(record, 0, [look]).counts
+        place = stored["window"].index(int(example.id))
+        for name in ("patches", "hidden", "targets"):
+            assert count[name] == stored[name][place], (record.id, name)
+        for name, column in (("hidden_inside", INSIDE), ("boxes_cover", COVER)):
+            assert count[column] == pytest.approx(100 * stored[name][place], abs=1e-4), (record.id, name)
+
+
+def test_where_pools_are_hidden_a_pool_is_drawn_as_wanted_as_its_best_patch(records):
+    config = tiny.config(records)
+    config.masking.unit = "pooled"
+    maskings = {name: with_strategy(config.masking, name) for name in ("difference_body", "mst")}
+    sheet, *_ = mask_pictures.mask_sheets(config, maskings, ["train"], 1)
+    for row in sheet.rows:
+        for frame in row.frames:
+            pools = frame.heat.reshape(frame.heat.shape[0] // 2, 2, -1, 2).swapaxes(1, 2).reshape(-1, 4)
+            assert (np.isnan(pools) == np.isnan(pools[:, :1])).all() and not np.nan_to_num(np.ptp(pools, axis=1)).any()
+    wanted = sum(int(np.isfinite(frame.heat).sum()) for frame in sheet.rows[0].frames)
+    count = sheet.counts[0]["patches"]
+    assert sheet.rows[0].note.startswith(f"{100 * wanted / count:.0f}% of the patches are wanted")
+
+
+def test_what_an_earlier_view_left_is_removed_and_other_files_stay(trained, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("run_gone.html", "sheet_07.png", "sheet_00_over_time_3.png", "mine.html"):
+        (out / name).write_text("old")
+    view.view_runs([trained / "attn"], out, "validation", 1, None)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "index.html", "mine.html", "run_attn.html", "sheet_00.png", "sheet_00_over_time_0.png"
+    ]  # fmt: skip
+
+
+def test_a_run_says_what_is_not_the_papers_and_what_its_pictures_do_not_show(trained, tmp_path):
+    run = tmp_path / "changed"
+    shutil.copytree(trained / "attn", run)
+    stored = json.loads((run / "config.json").read_text())
+    stored["objective"]["target_momentum"], stored["masking"]["mask_padding"] = 0.99, True
+    stored["train"]["seed"] = 17
+    # An older version had the anchors elsewhere, and some fields not at all.
+    stored["masking"]["anchors"] = stored.pop("anchors")["words"]
+    del stored["masking"]["unit"]
+    (run / "config.json").write_text(json.dumps(stored))
+    view.view_runs([run], tmp_path / "out", "validation", 1, None)
+    page = (tmp_path / "out" / "run_changed.html").read_text(encoding="utf-8")
+    for part in ("slowly moving copy", "Padding is hidden, too", "objective.target_momentum", "<td>0.99</td>", "17"):
+        assert part in page
+    assert "key of step 0" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
 
 
 def test_mistakes_are_explained(trained, records, tmp_path, capsys):
@@ -173,7 +251,35 @@ def test_mistakes_are_explained(trained, records, tmp_path, capsys):
     assert "not that of a run of `mmdiff pretrain`" in said(capsys, run, *out)
     (run / "config.json").write_text(stored.replace('"rows": 4', '"rows": 6'))
     assert "different patches or windows" in said(capsys, run, trained / "attn", trained / "difference_face", *out)
+    for right, wrong, sentence in (
+        ('"ratio": 0.25', '"ratio": "much"', "masking.ratio is 'much', which is no float"),
+        ('"segments": 2', '"segments": [2]', "data.segments is [2], which is no int"),
+        ('"static": true', '"static": 1', "masking.static is 1, which is no bool"),
+        ('"ratio": 0.25', '"ratio": 2.5', "masking.ratio=2.5 must lie between 0 and 1"),
+    ):
+        assert right in stored
+        (run / "config.json").write_text(stored.replace(right, wrong))
+        assert sentence in said(capsys, run, *out)
+    (run / "config.json").write_text(json.dumps(json.loads(stored) | {"model": 3}))
+    assert "model is 3, which is no section" in said(capsys, run, *out)
+    (run / "config.json").write_text(stored.replace(str(records), str(tmp_path / "moved")))
+    assert "give their folder as --records" in said(capsys, run, *out)
     (run / "config.json").write_text(stored)
+    kept = json.loads((run / "anchors.json").read_text())
+    word = {"word": "lab", "count": 41, "general_count": 7000, "tf_icf": 12.5}
+    for wrong in (
+        {"words": "person"},
+        {"found": [word | {"count": "many"}]},
+        {"found": [word | {"tf_icf": None}]},
+        {"labels": {"person": 3}},
+        {"labels": {"person": "nan"}},
+        {"labels": ["person"]},
+    ):
+        (run / "anchors.json").write_text(json.dumps(kept | wrong))
+        assert "is not what a run keeps of its anchors" in said(capsys, run, *out)
+    (run / "anchors.json").write_text(json.dumps(kept))
+    (run / "records.digest").write_bytes(b"\xff\xfe")
+    assert "holds other records than" in said(capsys, run, *out)
     (run / "records.digest").write_text("0123456789abcdef")
     sentence = said(capsys, run, trained / "attn", trained / "difference_face", *out)
     assert "are of different records" in sentence and f"leave out {run}, or view them apart" in sentence
