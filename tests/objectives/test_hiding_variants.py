@@ -58,18 +58,19 @@ def test_hidden_inputs_tell_the_model_nothing_and_hidden_outputs_do(parts, unit)
         assert (moved > 1e-3) == tells
 
 
-def test_every_strategy_gives_a_finite_loss_and_pooled_units_as_many_targets(parts):
+def test_every_strategy_has_as_many_targets_with_pooled_units_and_one_program(parts):
     params, model, batch = parts
     targets = set()
     for name in STRATEGIES:
         run = objective(model, {"strategy": name, "unit": "pooled"})
-        loss = jax.jit(lambda params, batch, key, step, run=run: run(params, batch, key, step))
-        for step in range(3):
-            value, metrics = loss(params, batch, KEY, jnp.asarray(step))
-            assert np.isfinite(value)
-        assert loss._cache_size() == 1  # neither the step nor what is hidden makes another program
         counted = run.count(batch, KEY, STEP, params)
-        assert float(metrics["hidden_pools"]) == counted["targets"].mean()
+        if run.masking.strategy in ("attn", "clip"):  # of each kind one, for compiling takes seconds
+            loss = jax.jit(lambda params, batch, key, step, run=run: run(params, batch, key, step))
+            for step in range(3):
+                value, metrics = loss(params, batch, KEY, jnp.asarray(step))
+                assert np.isfinite(value)
+            assert loss._cache_size() == 1  # neither the step nor what is hidden makes another program
+            assert float(metrics["hidden_pools"]) == counted["targets"].mean()
         np.testing.assert_array_equal(counted["hidden"], 4 * counted["targets"])
         np.testing.assert_array_equal(counted["targets"], counted["pools"] // 4)
         targets.add(tuple(counted["targets"].tolist()))

@@ -156,7 +156,7 @@ def test_a_run_without_a_model_yet_is_shown_with_random_weights_and_says_so(trai
     assert "kept no model" not in (tmp_path / "out" / "run_difference_face.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("preset", ["paper", "official_code", "equal_budget", "mmdiff"])
+@pytest.mark.parametrize("preset", ["official_code", "mmdiff"])  # between them they change all that counts
 def test_the_counts_of_a_run_that_is_looked_at_are_its_own(trained, records, preset, tmp_path):
     config = tiny.config(records, steps=1, batch_size=8)
     apply_preset(config, preset)
