@@ -164,7 +164,7 @@ def test_attention_is_that_of_the_summary_in_the_last_layer_averaged_over_heads(
         vocab_size=64,
         image_grid=(2, 4),
     )
-    params = init_params(config, jax.random.key(0))
+    params = jax.jit(init_params, static_argnums=0)(config, jax.random.key(0))
     # Larger than they start: attention that is almost even would look like any other.
     params["vision_encoder"] = jax.tree.map(lambda x: 4 * x, params["vision_encoder"])
     patches = jax.random.uniform(jax.random.key(1), (3, 8, 768))
