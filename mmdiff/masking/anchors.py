@@ -248,8 +248,8 @@ def _check_matches(
         if aimed is not PARTS:
             advice = f"aim elsewhere with masking.where, {advice}"
         message = (
-            f"no {'' if aimed is PARTS else where + ' '}box of {records} is labelled {_either(anchors.words)}{' or alike' if config.text_encoder else ''}; its "
-            f"commonest labels are {', '.join(map(described, commonest))}: {advice}"
+            f"no {'' if aimed is PARTS else where + ' '}box of {records} is labelled {_either(anchors.words)}"
+            f"{' or alike' if config.text_encoder else ''}; its commonest labels are {', '.join(map(described, commonest))}: {advice}"
         )
         if where is not None:
             raise AnchorError(message)

@@ -132,6 +132,16 @@ def infer_config(found: dict, image_grid, *, dtype="float32", remat=(), source="
         raise CheckpointError(f"{source} does not fit a model: {error}") from None
 
 
+def mismatches(wrong: list[str], missing: list[str], unknown: list[str]) -> list[str]:
+    """What is told of parameters of another shape, of those that lack and of those that nobody knows; sorted names."""
+    parts = wrong[:3]
+    if missing:
+        parts.append(f"{len(missing)} missing, such as {missing[0]}")
+    if unknown:
+        parts.append(f"{len(unknown)} unknown, such as {unknown[0]}")
+    return parts
+
+
 def check_params(found: dict, config: ReserveConfig, *, source: str, fill: jax.Array | None = None) -> dict:
     """The parameters as a float32 tree, every name and shape the model's. Raises CheckpointError."""
     wanted = flatten_dict(jax.eval_shape(lambda: init_params(config, jax.random.key(0))), sep="/")
@@ -146,12 +156,8 @@ def check_params(found: dict, config: ReserveConfig, *, source: str, fill: jax.A
         for name in sorted(set(wanted) & set(found))
         if np.shape(found[name]) != wanted[name].shape
     ]
-    if missing or surplus or wrong:
-        parts = wrong[:3]
-        if missing:
-            parts.append(f"{len(missing)} missing, such as {missing[0]}")
-        if surplus:
-            parts.append(f"{len(surplus)} unknown, such as {surplus[0]}")
+    parts = mismatches(wrong, missing, surplus)
+    if parts:
         if dropped:
             parts.append(f"it was saved without {' and '.join(dropped)}: pass `fill` to start those at random")
         raise CheckpointError(f"{source} does not match the model: {'; '.join(parts)}")

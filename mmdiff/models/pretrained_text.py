@@ -17,7 +17,7 @@ import safetensors.numpy
 import tokenizers
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mmdiff.models.pretrained import CheckpointError
+from mmdiff.models.pretrained import CheckpointError, mismatches
 from mmdiff.models.text_encoder import ACTIVATIONS, TextEncoderConfig, init_params
 
 CONFIG, WEIGHTS, TOKENIZER, VOCABULARY = "config.json", "model.safetensors", "tokenizer.json", "vocab.txt"
@@ -76,12 +76,7 @@ def encoder_params(found: dict[str, np.ndarray], config: TextEncoderConfig, *, p
             stored = array.shape[::-1] if ours.endswith(".kernel") else array.shape
             wrong.append(f"{full_name} is {stored}, the model needs {expected}")
         arrays[ours] = np.asarray(array, np.float32)
-    if wanted or unknown or wrong:
-        parts = wrong[:3]
-        if wanted:
-            parts.append(f"{len(wanted)} missing, such as {min(wanted)}")
-        if unknown:
-            parts.append(f"{len(unknown)} unknown, such as {min(unknown)}")
+    if parts := mismatches(wrong, sorted(wanted), sorted(unknown)):
         raise CheckpointError(f"{source} does not match its {CONFIG}: {'; '.join(parts)}")
     return unflatten_dict(arrays, sep=".")
 
