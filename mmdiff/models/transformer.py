@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 from mmdiff.models.rotary import apply_rotary
 
 HEAD_SIZE = 64
+MASKED = -1e10  # a logit of what may not be attended to
 
 
 class Encoded(NamedTuple):
@@ -47,12 +48,31 @@ class Attention(nn.Module):
         qkv = nn.DenseGeneral((3 * heads, HEAD_SIZE), dtype=self.dtype, kernel_init=kernel_init, name="qkv")(x)
         query, key, value = jnp.split(qkv, 3, axis=-2)
         query, key = apply_rotary(query, position), apply_rotary(key, position)
-        # A padded row has every key masked: it attends to all alike, and nobody reads it.
-        mixed = jax.nn.dot_product_attention(query, key, value, mask=None if mask is None else mask[:, None])
+        mixed = attend(query, key, value, mask)
         out = nn.DenseGeneral(
             width, axis=(-2, -1), use_bias=False, dtype=self.dtype, kernel_init=kernel_init, name="attn_proj"
         )(mixed)
         return out, first_attention(query, key, mask)
+
+
+def attend(
+    query: Float[Array, "b n h d"],
+    key: Float[Array, "b n h d"],
+    value: Float[Array, "b n h d"],
+    mask: Bool[Array, "b n n"] | None,
+) -> Float[Array, "b n h d"]:
+    """Softmax attention, whose softmax is computed in float32 whatever it is given.
+
+    Heads go before units, and logits are kept in the inputs' type: against `jax.nn.dot_product_attention` a third to a half
+    of the time on a CPU, and half of the memory traffic in bfloat16 (docs/performance.md).
+    """
+    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
+    logits = jnp.einsum("bhqd,bhkd->bhqk", query * np.asarray(query.shape[-1] ** -0.5, query.dtype), key)
+    if mask is not None:
+        # A padded row has every key masked: it attends to all alike, and nobody reads it.
+        logits = jnp.where(mask[:, None], logits, jnp.asarray(MASKED, logits.dtype))
+    weights = jax.nn.softmax(logits.astype(jnp.float32)).astype(value.dtype)
+    return jnp.einsum("bhqk,bhkd->bhqd", weights, value).swapaxes(1, 2)
 
 
 def first_attention(

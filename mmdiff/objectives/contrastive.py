@@ -18,10 +18,14 @@ class Contrast(NamedTuple):
     accuracy: Float[Array, ""]  # share of predictions whose nearest target is their own
 
 
-def scaled(x: Float[Array, "*b d"], log_temperature: Float[Array, ""]) -> Float[Array, "*b d"]:
-    """Unit vectors times the square root of the temperature, which never exceeds 100."""
-    scale = jnp.exp(jnp.minimum(log_temperature.astype(jnp.float32), np.log(100.0)) / 2)
-    return unit_normalize(x) * scale.astype(x.dtype)
+def logit_scale(log_scale: Float[Array, ""]) -> Float[Array, ""]:
+    """What cosines are multiplied with before the softmax, never more than 100."""
+    return jnp.exp(jnp.minimum(log_scale.astype(jnp.float32), np.log(100.0)))
+
+
+def scaled(x: Float[Array, "*b d"], log_scale: Float[Array, ""]) -> Float[Array, "*b d"]:
+    """Unit vectors times the square root of the scale of their products."""
+    return unit_normalize(x) * jnp.sqrt(logit_scale(log_scale)).astype(x.dtype)
 
 
 def one_hot_pool(

@@ -20,7 +20,7 @@ from mmdiff.masking.strategies import MaskingConfig, Patches, PatchMask, find, m
 from mmdiff.models.reserve import MerlotReserve, patchify
 from mmdiff.models.reserve_encoders import to_windows
 from mmdiff.models.transformer import Encoded
-from mmdiff.objectives.contrastive import Contrast, contrast, one_hot_pool, scaled
+from mmdiff.objectives.contrastive import Contrast, contrast, logit_scale, one_hot_pool, scaled
 
 IMAGES_TO_AUDIO, TEXT_TO_AUDIO = 0, 1  # the temperatures that the original reuses
 TARGET_ENCODER = "target_encoder"  # among a run's parameters: the vision encoder's copy that makes the targets
@@ -32,6 +32,7 @@ class MaskedVideoConfig:
 
     pooled_when: str = "any"  # a 2x2 pool counts as hidden if `any` or `all` of its patches are
     predictor: str = "none"  # what maps the joint encoder's output to a prediction: none, or the pretraining `head`
+    negatives: str = "batch"  # other answers to a hidden place: those of all clips of an update, or of its "microbatch"
     stop_gradient_targets: bool = False  # the paper's targets pass gradients, as the original's do
     target_momentum: float = 0.0  # above 0, targets come from a copy of the vision encoder that follows it by
     # 1 - target_momentum of the way each step, and stays as it began at 1
@@ -44,6 +45,8 @@ class MaskedVideoConfig:
         """Raises ValueError, with what is allowed, for a value that means nothing."""
         if self.pooled_when not in ("any", "all"):
             raise ValueError(f"objective.pooled_when={self.pooled_when!r} is unknown; known: any, all")
+        if self.negatives not in ("batch", "microbatch"):
+            raise ValueError(f"objective.negatives={self.negatives!r} is unknown; known: batch, microbatch")
         if self.predictor not in ("none", "head"):
             raise ValueError(f"objective.predictor={self.predictor!r} is unknown; known: none, head")
         if not 0 <= self.target_momentum <= 1:
@@ -159,7 +162,8 @@ def predict(
     audio = audio.reshape(batch, -1, *audio.shape[1:])
 
     def both(from_audio, from_text):
-        return jnp.concatenate([from_audio, from_text])
+        # A clip's two sequences are neighbours: both stay on the device that holds the clip.
+        return jnp.stack([from_audio, from_text], axis=1).reshape(2 * batch, *from_audio.shape[1:])
 
     inputs = call(
         "joint_inputs",
@@ -174,17 +178,31 @@ def predict(
     joint = call("encode_joint", inputs)
     if config.predictor == "head":
         joint = call("project", joint)
-    joint = joint[:, clips.text_tokens.shape[1] :]
+    joint = joint[:, clips.text_tokens.shape[1] :].reshape(batch, 2, *target.shape[1:])
     places = pooled_places(scored.reshape(batch, segments, patches), c.image_grid, c.pooling, config.pooled_when)
     slot = jnp.cumsum(places, axis=1) - 1
     from_audio, from_text, target_rows = (
-        one_hot_pool(places, slot, x, slots=places.shape[1]) for x in (joint[:batch], joint[batch:], target)
+        one_hot_pool(places, slot, x, slots=places.shape[1]) for x in (joint[:, 0], joint[:, 1], target)
     )
     rows = jnp.arange(places.shape[1]) < places.sum(axis=1, keepdims=True)
     return Prediction(from_audio, from_text, target_rows, rows, pooled, target)
 
 
-def compare(prediction: Prediction, scales: Float[Array, " 3"], config: MaskedVideoConfig) -> tuple[Contrast, Contrast]:
+class Represented(NamedTuple):
+    """What the loss needs of each clip: rows to contrast, as in `Prediction`, and what was hidden."""
+
+    from_audio: Float[Array, "b m d"]
+    from_text: Float[Array, "b m d"]
+    target: Float[Array, "b m d"]
+    rows: Bool[Array, "b m"]
+    hidden: Int[Array, " b"]
+    hidden_inside: Int[Array, " b"]  # of them, inside a person's box
+    real: Bool[Array, " b"]  # not filling up a batch
+
+
+def compare(
+    prediction: Prediction | Represented, scales: Float[Array, " 3"], config: MaskedVideoConfig
+) -> tuple[Contrast, Contrast]:
     """The contrast of all hidden places of the batch, predicted from audio and from text."""
 
     def against_target(x, temperature):
@@ -239,10 +257,32 @@ class MaskedVideo:
         self, params: dict, batch: VideoBatch, key: Key[Array, ""], step: Int[Array, ""]
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
         """The loss, and scalar metrics that are averages over the clips of the batch."""
+        return self.compare(params, self.represent(params, batch, key, step))
+
+    @property
+    def couples(self) -> bool:
+        """Whether hidden places are told from those of all clips of an update, not only of their microbatch."""
+        return self.config.negatives == "batch"
+
+    def represent(self, params: dict, batch: VideoBatch, key: Key[Array, ""], step: Int[Array, ""]) -> Represented:
+        """What the loss needs of each clip."""
         mask, prediction = self.predict(params, batch, key, step)
-        audio, text = compare(prediction, params["contrastive_scales"], self.config)
-        hidden = mask.hidden.sum()
-        clip_count = jnp.maximum(self.examples(batch), 1)
+        return Represented(
+            prediction.from_audio,
+            prediction.from_text,
+            prediction.target,
+            prediction.rows,
+            hidden=mask.hidden.sum(axis=1),
+            hidden_inside=(mask.hidden & batch.person.reshape(mask.hidden.shape)).sum(axis=1),
+            real=batch.frame_valid.any(axis=1),
+        )
+
+    def compare(self, params: dict, represented: Represented) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """The loss of all these clips and scalar metrics."""
+        scales = params["contrastive_scales"]
+        audio, text = compare(represented, scales, self.config)
+        hidden = represented.hidden.sum()
+        clip_count = jnp.maximum(represented.real.sum(), 1)
         metrics = {
             "loss": audio.loss + text.loss,
             "masked_loss": audio.masked_loss + text.masked_loss,
@@ -250,11 +290,16 @@ class MaskedVideo:
             "text_to_vision": text.masked_loss,
             "accuracy": (audio.accuracy + text.accuracy) / 2,
             "hidden_patches": hidden / clip_count,
-            "hidden_pools": prediction.rows.sum() / clip_count,
-            "hidden_inside_person": (mask.hidden & batch.person.reshape(mask.hidden.shape)).sum()
-            / jnp.maximum(hidden, 1),
+            "hidden_pools": represented.rows.sum() / clip_count,
+            "hidden_inside_person": represented.hidden_inside.sum() / jnp.maximum(hidden, 1),
+            "scale_audio": logit_scale(scales[IMAGES_TO_AUDIO]),
+            "scale_text": logit_scale(scales[TEXT_TO_AUDIO]),
         }
         return metrics["loss"], metrics
+
+    def without_remat(self) -> "MaskedVideo":
+        """The same objective, with no activation computed twice to save memory."""
+        return dataclasses.replace(self, model=MerlotReserve(dataclasses.replace(self.model.config, remat=())))
 
     def predict(
         self, params: dict, batch: VideoBatch, key: Key[Array, ""], step: Int[Array, ""]

@@ -155,6 +155,8 @@ class QuestionAnswering:
     model: MerlotReserve
     config: QuestionConfig
 
+    couples = False  # no question enters another's loss
+
     def __call__(
         self, params: dict, batch: QuestionBatch, key: Key[Array, ""], step: Int[Array, ""]
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
@@ -194,3 +196,7 @@ class QuestionAnswering:
     def examples(self, batch: QuestionBatch) -> Int[Array, ""]:
         """How many questions of a batch are real: the last one of an evaluation is filled up with empty ones."""
         return batch.offered.any(axis=1).sum()
+
+    def without_remat(self) -> "QuestionAnswering":
+        """The same objective, with no activation computed twice to save memory."""
+        return dataclasses.replace(self, model=MerlotReserve(dataclasses.replace(self.model.config, remat=())))

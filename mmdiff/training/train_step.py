@@ -1,52 +1,160 @@
 """A state and a batch in, the next state and metrics out; knows neither video nor text."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key
 
-# (params, batch, key, step) -> (loss, metrics)
-Objective = Callable[..., tuple[Float[Array, ""], dict[str, Array]]]
+from mmdiff.training.sharding import Placement
+from mmdiff.training.state import TrainState
 
 
-class TrainState(NamedTuple):
-    """Everything that a step changes."""
+@runtime_checkable
+class Objective(Protocol):
+    """What a run makes small: called, it gives the loss of a batch and metrics that are averages over its examples."""
 
-    step: Int[Array, ""]
-    params: dict
-    opt_state: optax.OptState
+    couples: bool  # examples of one update enter each other's loss, wherever accumulation splits them
+
+    def __call__(
+        self, params: dict, batch, key: Key[Array, ""], step: Int[Array, ""]
+    ) -> tuple[Float[Array, ""], dict[str, Array]]: ...
+
+    def examples(self, batch) -> Int[Array, ""]:
+        """How many examples of a batch are real."""
+
+    def without_remat(self) -> "Objective":
+        """The same, with nothing computed twice to save memory."""
+
+
+@runtime_checkable
+class Coupling(Objective, Protocol):
+    """An objective that `couples`: its loss is `compare` of what `represent` makes of each example."""
+
+    def represent(self, params: dict, batch, key: Key[Array, ""], step: Int[Array, ""]) -> Any:
+        """What is made of each example by itself: a tree of arrays [b, ...]."""
+
+    def compare(self, params: dict, represented: Any) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """The loss and metrics of it."""
+
+
+def split(batch, parts: int):
+    """Microbatches of a batch along a new first axis; neighbours in the batch go to different ones.
+
+    So each keeps its examples on the device that holds them.
+    """
+    return jax.tree.map(lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1), batch)
+
+
+def joined(parts):
+    """The batch that `split` had split."""
+    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), parts)
+
+
+def in_parts(objective: Coupling, parts: int):
+    """The objective over a batch of which a part at a time is on the devices, as if all of it were.
+
+    Only what is made of each example is kept from one part to the next; in the backward pass each part is made again (as
+    in gradient caching, arXiv 2101.06983), so that it costs one more forward pass than `averaged`.
+    """
+
+    def whole(params, batch, key, step):
+        @jax.checkpoint
+        def represent(params, part):
+            return objective.represent(params, part, key, step)
+
+        _, represented = jax.lax.scan(lambda _, part: (None, represent(params, part)), None, split(batch, parts))
+        return objective.compare(params, joined(represented))
+
+    return whole
+
+
+def averaged(objective: Objective, parts: int):
+    """(metrics, gradients) of microbatches by themselves, averaged: each compares only its own examples."""
+    gradient = jax.grad(objective, has_aux=True)
+
+    def average(params, batch, key, step):
+        microbatches = split(batch, parts)
+
+        def add(total, part):
+            return jax.tree.map(jnp.add, total, gradient(params, part, key, step)), None
+
+        shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], microbatches), key, step)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        summed, _ = jax.lax.scan(add, zeros, microbatches)
+        return jax.tree.map(lambda x: x / parts, summed)
+
+    return average
+
+
+def make_gradient(objective: Objective, accumulation: int):
+    """(params, batch, key, step) -> (gradients, metrics) of a batch, `accumulation` parts of it one after another."""
+    if accumulation == 1:
+        return jax.grad(objective, has_aux=True)
+    if objective.couples:
+        return jax.grad(in_parts(objective, accumulation), has_aux=True)
+    return averaged(objective, accumulation)
 
 
 def make_train_step(
-    objective: Objective, optimizer: optax.GradientTransformation, accumulation: int, key: Key[Array, ""]
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    accumulation: int,
+    key: Key[Array, ""],
+    placement: Placement | None = None,
 ):
-    """The function to jit: gradients averaged over `accumulation` microbatches, then one update."""
+    """The function to jit: the gradient of a batch, in `accumulation` parts, then one update.
 
-    def gradient(params, batch, step):
-        (_, metrics), grads = jax.value_and_grad(objective, has_aux=True)(params, batch, key, step)
-        return metrics, grads
+    Its metrics are the objective's and `gradient_norm`, `update_norm` and `update_ratio`, the update's size as a share of
+    the parameters', in 2-norms over all of them, and `finite`. `placement` says where parameters are, on more than one
+    device. A step whose loss, gradient or update is no number changes nothing, not even the count of steps, and neither do
+    those after it: the parameters that it was taken with are still there.
+    """
+    gradient = make_gradient(objective, accumulation)
+
+    def place(params, part: str):
+        return params if placement is None else jax.lax.with_sharding_constraint(params, getattr(placement, part))
 
     def train_step(state: TrainState, batch) -> tuple[TrainState, dict[str, Array]]:
-        if accumulation == 1:
-            metrics, grads = gradient(state.params, batch, state.step)
-        else:
-            # Neighbours go to different microbatches, so that each keeps its examples on the device that holds them.
-            micro = jax.tree.map(lambda x: x.reshape(-1, accumulation, *x.shape[1:]).swapaxes(0, 1), batch)
-
-            def add(total, part):
-                return jax.tree.map(jnp.add, total, gradient(state.params, part, state.step)), None
-
-            part = jax.tree.map(lambda x: x[0], micro)
-            shapes = jax.eval_shape(gradient, state.params, part, state.step)
-            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-            summed, _ = jax.lax.scan(add, zeros, micro)
-            metrics, grads = jax.tree.map(lambda x: x / accumulation, summed)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics |= {"gradient_norm": optax.tree.norm(grads), "update_norm": optax.tree.norm(updates)}
-        return TrainState(state.step + 1, params, opt_state), metrics
+        # Weights go to the examples. Left to itself, the compiler splits activations as weights or moments are split.
+        grads, metrics = gradient(place(state.params, "used"), batch, key, state.step)
+        # A gradient is summed over the devices before it is shared out, or the split would spread into the backward pass.
+        grads, params = place(place(grads, "used"), "updated"), place(state.params, "updated")
+        updates, opt_state = optimizer.update(grads, state.opt_state, params)
+        norm, moved = optax.tree.norm(grads), optax.tree.norm(updates)
+        finite = state.finite & jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm) & jnp.isfinite(moved)
+        opt_state, updates = jax.tree.map(
+            lambda new, old: jnp.where(finite, new, old),
+            (opt_state, updates),
+            (state.opt_state, jax.tree.map(jnp.zeros_like, updates)),
+        )
+        metrics |= {"gradient_norm": norm, "update_norm": moved, "update_ratio": moved / optax.tree.norm(params)}
+        params = place(optax.apply_updates(params, updates), "kept")
+        return TrainState(state.step + finite, params, opt_state, finite), metrics | {"finite": finite}
 
     return train_step
+
+
+def model_flops(objective: Objective, params, batch) -> float:
+    """FLOPs of the loss and gradient of a batch as they are defined, on all devices together.
+
+    Counted before the compiler sees them: without what is computed twice to save memory, without the optimizer. `params` and
+    `batch` may be shapes.
+    """
+    plain = jax.value_and_grad(objective.without_remat(), has_aux=True)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (params, batch))
+    lowered = (
+        jax.jit(plain).trace(*shapes, jax.random.key(0), jnp.zeros((), jnp.int32)).lower(lowering_platforms=("cpu",))
+    )
+    return float((lowered.cost_analysis() or {}).get("flops", 0.0))
+
+
+def step_flops(lowered, objective: Objective, accumulation: int, params, batch) -> float:
+    """The model FLOPs of a step: those of `lowered`, the step as the compiler gets it, wherever it computes nothing twice.
+
+    It saves tracing the model again; the update's own FLOPs are in it, less than a thousandth.
+    """
+    once = accumulation == 1 and objective.without_remat() == objective
+    counted = (lowered.cost_analysis() or {}).get("flops", 0.0) if once else 0.0
+    return counted or model_flops(objective, params, batch)

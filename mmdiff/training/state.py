@@ -1,0 +1,15 @@
+"""Everything that a training step changes."""
+
+from typing import NamedTuple
+
+import optax
+from jaxtyping import Array, Bool, Int
+
+
+class TrainState(NamedTuple):
+    """`finite` turns false where a loss, gradient or update is no number; from then on nothing else changes."""
+
+    step: Int[Array, ""]
+    params: dict
+    opt_state: optax.OptState
+    finite: Bool[Array, ""] | bool = True
