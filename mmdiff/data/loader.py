@@ -1,13 +1,14 @@
-"""Records in, shuffled batches whose position can be saved out."""
+"""Records in, shuffled batches out, in an order that the number of hosts does not change and any step can be found in."""
 
+import sys
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import grain.python as grain
 import jax
 import numpy as np
 
-from mmdiff.data.records import RecordError, decode, read_split
+from mmdiff.data.records import decode, read_split
 from mmdiff.data.video_examples import VideoBatch
 
 # (record, window, rng or None) -> one example
@@ -20,6 +21,49 @@ def stack(examples: list[Example]) -> Example:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *examples)
 
 
+class Batches(Generic[Example]):
+    """A host's rows of endless global batches.
+
+    Example `i` of the run, its random draws too, is the same on any number of hosts; `n` global batches are the first
+    `n * batch_size * hosts` examples, and this host reads its own stretch of each. So the number of batches taken is
+    all there is to remember of a position.
+    """
+
+    def __init__(self, examples: grain.MapDataset, batch_size: int, threads: int, host: int, hosts: int):
+        """`examples` are those of the run, made when they are asked for; `batch_size` is this host's share."""
+
+        def own(row: int) -> Example:
+            batch, place = divmod(row, batch_size)
+            return examples[(batch * hosts + host) * batch_size + place]
+
+        self._own, self._batch_size, self._threads = own, batch_size, threads
+        self.go_to(0)
+
+    def go_to(self, batch: int) -> None:
+        """The next batch will be this one, counted from 0: as many as were taken before it."""
+        self.close()
+        self._iterator = iter(
+            grain.MapDataset.range(batch * self._batch_size, sys.maxsize)
+            .map(self._own)
+            # The next batch, while this one is used, and work for the threads while batches change hands.
+            .to_iter_dataset(grain.ReadOptions(self._threads, self._batch_size + self._threads))
+            # After the map: the length of endless data, rounded up to whole batches, would not fit an integer.
+            .batch(self._batch_size, batch_fn=stack)
+        )
+
+    def __iter__(self) -> "Batches[Example]":
+        return self
+
+    def __next__(self) -> Example:
+        return next(self._iterator)
+
+    def close(self) -> None:
+        """Ends the threads; `go_to` begins anew."""
+        iterator, self._iterator = getattr(self, "_iterator", None), None
+        if iterator is not None:
+            iterator.close()
+
+
 def training_batches(
     folder: str,
     make_example: MakeExample,
@@ -28,17 +72,12 @@ def training_batches(
     threads: int,
     host: int,
     hosts: int,
-) -> grain.DatasetIterator:
-    """Endless batches of this host's share, each visit to a record drawing one of its windows and a crop.
+) -> Batches[VideoBatch]:
+    """Endless batches, each visit to a record drawing one of its windows and a crop; `batch_size` is this host's share.
 
-    The iterator's state goes into a checkpoint (`grain.checkpoint.CheckpointSave`): a resumed run sees the batches
-    that the unbroken one would have seen.
-
-    Raises RecordError where a host would have no record.
+    Raises RecordError where there are no training records.
     """
     source = read_split(folder, "train")
-    if len(source) < hosts:
-        raise RecordError(f"{folder} has {len(source)} training records for {hosts} hosts; each needs at least one")
 
     def visit(example, rng: np.random.Generator) -> VideoBatch:
         record = decode(example)
@@ -61,25 +100,16 @@ def evaluation_batches(
 
 def shuffled_batches(
     source, visit: Callable[..., Example], batch_size: int, seed: int, threads: int, host: int, hosts: int
-) -> grain.DatasetIterator:
-    """Endless batches of this host's share of what can be indexed; `visit` makes an example of an item and a generator."""
-    return iter(
-        grain.MapDataset.source(source)[host::hosts]
-        # The host enters the seed: a random map draws by the index inside the host's slice.
-        .seed(seed * hosts + host)
-        .shuffle()
-        .repeat()
-        .random_map(visit)
-        .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * batch_size))
-        # After the map: the length of endless data, rounded up to whole batches, would not fit an integer.
-        .batch(batch_size, batch_fn=stack)
-    )
+) -> Batches[Example]:
+    """Endless batches of what can be indexed; `visit` makes an example of an item and a generator."""
+    examples = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(visit)
+    return Batches(examples, batch_size, threads, host, hosts)
 
 
 def batches_in_order(source, look: Callable[..., Example], batch_size: int, host: int, hosts: int) -> Iterator[Example]:
-    """Every item once, every `hosts`-th on this host; all hosts get as many batches, and fill them with empty examples."""
-    for first in range(0, len(source), batch_size * hosts):
-        indices = range(first + host, min(first + batch_size * hosts, len(source)), hosts)
+    """Every item once, this host's rows of each global batch; the last is filled up with empty examples."""
+    for first in range(host * batch_size, len(source) + host * batch_size, batch_size * hosts):
+        indices = range(first, min(first + batch_size, len(source)))
         examples = [look(source[index]) for index in indices]
         empty = jax.tree.map(np.zeros_like, examples[0] if examples else look(source[0]))
         yield stack(examples + [empty] * (batch_size - len(examples)))

@@ -33,6 +33,7 @@ from mmdiff.models.reserve import ReserveConfig
 from mmdiff.objectives.question_answering import QuestionConfig
 from mmdiff.probing.distinct import COUNTS, Distinct
 from mmdiff.probing.encoder import PLACES_PER_BANK, Encoder
+from mmdiff.training.hosts import refuse_several
 from mmdiff.whole_files import whole
 
 RECORDS_PER_SHARD = 64
@@ -190,8 +191,10 @@ def compute_features(
     """The features of a split's labelled questions, and what the pass over it took.
 
     `folder` belongs to these features alone (it is named by their fingerprint); shards that lie there are not
-    computed again. Raises RecordError where the split has no labelled question.
+    computed again. Raises RecordError where the split has no labelled question, HostsError on several hosts, which would
+    write the same shards.
     """
+    refuse_several("probing")
     source = read_split(data.records, split)
     width = encoder.model.config.hidden_size
     starts = range(0, len(source), RECORDS_PER_SHARD)

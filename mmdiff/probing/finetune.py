@@ -25,7 +25,7 @@ from mmdiff.probing.config import ProbeConfig
 from mmdiff.probing.outcome import Outcome
 from mmdiff.training import runs
 from mmdiff.training.config import epoch_steps, in_steps
-from mmdiff.training.loop import microbatch, open_position, run_loop
+from mmdiff.training.loop import Training, microbatch, open_position, run_loop
 from mmdiff.training.metrics import read_metrics
 from mmdiff.training.optimizer import make_optimizer
 from mmdiff.training.sharding import make_mesh, put_batch
@@ -81,21 +81,19 @@ def finetune(
             asked["train"], ask, train.batch_size // hosts, seed, config.data.threads, host, hosts
         )
         kernel = first_projection(sizes.hidden_size, seed, config.questions)
-        ending = run_loop(
-            open_position(workdir, used | {"proj": {"kernel": kernel}}, optimizer, batches, mesh),
+        training = Training(
             objective,
             optimizer,
             batches,
             validation,
-            train,
-            mesh,
             jax.random.key(seed),
-            workdir,
             badness=lambda metrics: -metrics["joint"],
             keep=functools.partial(save_safetensors, workdir / runs.MODEL),
+            names=lambda batch: [],  # questions have no number that names them
             title=f"finetune seed {seed}",
-            progress_bar=progress_bar,
         )
+        position = open_position(workdir, used | {"proj": {"kernel": kernel}}, optimizer, batches, mesh)
+        ending = run_loop(position, training, train, mesh, workdir, progress_bar=progress_bar)
         best = unflatten_dict(read_arrays(workdir / runs.MODEL), sep="/")
         correct = _correct(objective, best, validation, mesh)
         with whole(workdir / PREDICTED) as unfinished, unfinished.open("wb") as file:

@@ -18,7 +18,7 @@ from mmdiff.probing.features import compute_features, fingerprint, peak_memory, 
 from mmdiff.probing.finetune import finetune
 from mmdiff.probing.linear_probe import train_heads
 from mmdiff.probing.outcome import METRICS, QUESTIONS, RESULT, write_outcome
-from mmdiff.training import runs
+from mmdiff.training import hosts, runs
 from mmdiff.training.config import ConfigError, ModelConfig, differences, to_json, validate
 from mmdiff.whole_files import UNFINISHED
 
@@ -39,6 +39,7 @@ def probe(config: ProbeConfig, checkpoint: str | Path, workdir: str | Path, prog
 
     Raises ConfigError, CheckpointError, RecordError, TokenizerError or RunError, each one sentence for the user.
     """
+    hosts.refuse_several("probing")
     checkpoint, workdir = Path(checkpoint), Path(workdir)
     config, masking = _settings(config, checkpoint)
     _claim(workdir, checkpoint, config)

@@ -8,21 +8,21 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from mmdiff.data.loader import evaluation_batches, training_batches
 from mmdiff.data.records import RecordError, decode, digest, metadata, read_split, splits
 from mmdiff.data.tokenizer import Tokenizer
 from mmdiff.data.video_examples import BoxRule, DataConfig, VideoBatch, video_example
+from mmdiff.data.window_names import window_names
 from mmdiff.masking.anchors import Anchors, open_anchors
 from mmdiff.masking.strategies import MaskingConfig, find
 from mmdiff.models.pretrained import save_safetensors
 from mmdiff.models.reserve import MerlotReserve, ReserveConfig
 from mmdiff.objectives.masked_video import MaskedVideo
-from mmdiff.training import runs
+from mmdiff.training import hosts, runs
 from mmdiff.training.config import PretrainConfig, in_steps, validate, with_absolute_paths
-from mmdiff.training.loop import microbatch, open_position, run_loop
+from mmdiff.training.loop import UNWATCHED, Training, Watch, microbatch, open_position, run_loop
 from mmdiff.training.optimizer import make_optimizer
 from mmdiff.training.sharding import make_mesh, put_batch
 from mmdiff.training.target_encoder import add_target_encoder, follow, without_target_encoder
@@ -63,7 +63,7 @@ def check_records(config: PretrainConfig) -> None:
         )
 
 
-def pretrain(config: PretrainConfig, workdir: str | Path, progress_bar: bool = True) -> Path:
+def pretrain(config: PretrainConfig, workdir: str | Path, progress_bar: bool = True, watch: Watch = UNWATCHED) -> Path:
     """Continues pretraining for `train.steps` or `train.epochs`, or until the validation loss stops falling.
 
     A run that was killed goes on from its last checkpoint and ends with the parameters of an unbroken one, bit for
@@ -71,79 +71,97 @@ def pretrain(config: PretrainConfig, workdir: str | Path, progress_bar: bool = T
     tokenizer.json and, at the end, targets.json (what an evaluation hides of one window of each record) and
     model.safetensors: the model with the lowest validation loss, or the last where there is no validation split.
 
-    Raises ConfigError, RecordError, TokenizerError, CheckpointError, AnchorError, TfIcfError, StrategyError or
-    RunError, each with one sentence for the user.
+    On several hosts (`hosts.join`) all call this with the same configuration and one shared `workdir`, in which the first
+    of them writes; the run is that of one host with as many devices.
+
+    Raises ConfigError, RecordError, TokenizerError, CheckpointError, AnchorError, TfIcfError, StrategyError, RunError or
+    HostsError, each with one sentence for the user.
     """
-    validate(config)
-    check_records(config)
-    workdir = Path(workdir)
-    if config.data.include_answers:
-        log_line.warning("data.include_answers: questions are fed with their right answers; labels enter pretraining")
-    kept = workdir / runs.TOKENIZER
-    tokenizer_file = kept if kept.exists() else Path(config.data.tokenizer)
-    tokenizer = Tokenizer(tokenizer_file)
-    mesh = make_mesh(config.train.fsdp)
-    host, hosts = jax.process_index(), jax.process_count()
-    micro = microbatch(config.train, mesh)
-    records = config.data.records
-    has_validation = "validation" in splits(records)
-    init_key, step_key = run_keys(config.train.seed)
-    sizes, params = runs.build_model(config.model, tokenizer, init_key)
-    anchors = open_anchors(
-        config.anchors,
-        records,
-        workdir / runs.ANCHORS,
-        where=config.masking.where if "boxes" in find(config.masking.strategy).looks_at else None,
-        progress_bar=progress_bar,
-    )
-    make_example = example_maker(config.data, config.masking, anchors, sizes, tokenizer)
-    source = read_split(records, "train")
-    make_example(decode(source[0]), 0, None)  # records of another kind show now
-    if len(source) < micro:
-        log_line.warning(
-            "%d training records and %d at once: a clip that comes twice is its own wrong answer", len(source), micro
+    with hosts.together():
+        validate(config)
+        check_records(config)
+        workdir = Path(workdir)
+        if config.data.include_answers:
+            log_line.warning(
+                "data.include_answers: questions are fed with their right answers; labels enter pretraining"
+            )
+        kept = workdir / runs.TOKENIZER
+        tokenizer_file = kept if kept.exists() else Path(config.data.tokenizer)
+        tokenizer = Tokenizer(tokenizer_file)
+        mesh = make_mesh(config.train.fsdp)
+        micro = microbatch(config.train, mesh)
+        records = config.data.records
+        has_validation = "validation" in splits(records)
+        init_key, step_key = run_keys(config.train.seed)
+        sizes, params = runs.build_model(config.model, tokenizer, init_key)
+        anchors = open_anchors(
+            config.anchors,
+            records,
+            workdir / runs.ANCHORS,
+            where=config.masking.where if "boxes" in find(config.masking.strategy).looks_at else None,
+            progress_bar=progress_bar,
         )
-    runs.claim(workdir, with_absolute_paths(config), tokenizer_file, digest(records))
-    keep_anchors(anchors, workdir)
+        make_example = example_maker(config.data, config.masking, anchors, sizes, tokenizer)
+        source = read_split(records, "train")
+        make_example(decode(source[0]), 0, None)  # records of another kind show now
+        if len(source) < micro:
+            log_line.warning(
+                "%d training records and %d at once: a clip that comes twice is its own wrong answer",
+                len(source),
+                micro,
+            )
+        claim = functools.partial(runs.claim, workdir, with_absolute_paths(config), tokenizer_file, digest(records))
+        if hosts.first():
+            claim()
+            keep_anchors(anchors, workdir)
+    with hosts.together():
+        if not hosts.first():
+            hosts.await_file(workdir / runs.CONFIG)
+            claim()
 
     train, optimizer_config = in_steps(config.train, config.optimizer, len(source))
+    host, count = jax.process_index(), jax.process_count()
     batches = training_batches(
-        records, make_example, train.batch_size // hosts, train.seed, config.data.threads, host, hosts
+        records, make_example, train.batch_size // count, train.seed, config.data.threads, host, count
     )
     optimizer = make_optimizer(optimizer_config, train.steps)
     if config.objective.target_momentum:
         params, optimizer = add_target_encoder(params), follow(optimizer, config.objective.target_momentum)
     position = open_position(workdir, params, optimizer, batches, mesh)
     del params
+
+    def keep(params) -> None:
+        if hosts.first():
+            save_safetensors(workdir / runs.MODEL, without_target_encoder(params))
+
     objective = MaskedVideo(MerlotReserve(sizes), config.masking, config.objective)
     look = functools.partial(
-        evaluation_batches, records, make_example=make_example, batch_size=micro // hosts, host=host, hosts=hosts
+        evaluation_batches, records, make_example=make_example, batch_size=micro // count, host=host, hosts=count
     )
-    ending = run_loop(
-        position,
+    training = Training(
         objective,
         optimizer,
         batches,
         functools.partial(look, "validation") if has_validation else None,
-        train,
-        mesh,
         step_key,
-        workdir,
         badness=lambda metrics: metrics["loss"],
-        keep=lambda params: save_safetensors(workdir / runs.MODEL, without_target_encoder(params)),
+        keep=keep,
+        names=functools.partial(window_names, records),
         title=f"pretrain {config.masking.strategy}",
-        progress_bar=progress_bar,
     )
-    keep_anchors(anchors, workdir)  # with the labels that records of older versions do not list
+    ending = run_loop(position, training, train, mesh, workdir, watch, progress_bar)
     split = "validation" if has_validation else "train"
     counted = count_targets(objective, look(split), step_key, ending.params, mesh)
-    masked = {"split": split, **{name: getattr(config.masking, name) for name in ("ratio", "unit", "hide_at")}}
-    write_whole(workdir / runs.TARGETS, (json.dumps(masked | counted) + "\n").encode())
-    summary = {"dataset": metadata(config.data.records)["dataset"], "step": ending.step}
-    if has_validation:
-        progress = ending.progress
-        summary |= {"stopped_early": ending.stopped, "best_step": progress.best_step, "best_loss": progress.best_loss}
-    write_whole(workdir / runs.SUMMARY, (json.dumps(summary) + "\n").encode())
+    if hosts.first():
+        keep_anchors(anchors, workdir)  # with the labels that records of older versions do not list
+        masked = {"split": split, **{name: getattr(config.masking, name) for name in ("ratio", "unit", "hide_at")}}
+        write_whole(workdir / runs.TARGETS, (json.dumps(masked | counted) + "\n").encode())
+        summary = {"dataset": metadata(config.data.records)["dataset"], "step": ending.step}
+        if has_validation:
+            best = ending.progress
+            summary |= {"stopped_early": ending.stopped, "best_step": best.best_step, "best_loss": best.best_loss}
+        write_whole(workdir / runs.SUMMARY, (json.dumps(summary) + "\n").encode())
+    hosts.wait("the end of the run")  # What is written takes longer than a host that leaves waits for the others.
     return workdir
 
 
@@ -159,9 +177,8 @@ def count_targets(
     count = jax.jit(lambda params, batch: objective.count(batch, key, jnp.zeros((), jnp.int32), params))
     found: dict[str, list] = {"window": []}
     for batch in batches:
-        counts = multihost_utils.process_allgather(count(params, put_batch(mesh, batch)), tiled=True)
-        real = multihost_utils.process_allgather(batch.frame_valid.any(axis=1), tiled=True)
-        ids = multihost_utils.process_allgather(batch.id, tiled=True)
+        counts = hosts.whole_tree(count(params, put_batch(mesh, batch)))
+        real, ids = hosts.joined((batch.frame_valid.any(axis=1), batch.id))
         for name, values in (counts | {"window": ids}).items():
             found.setdefault(name, []).extend(values[real].tolist())
         if len(found["window"]) >= COUNTED:

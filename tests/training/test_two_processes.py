@@ -1,0 +1,226 @@
+"""Two processes with four devices each train what one process with eight trains, and end together."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import tiny
+
+from mmdiff.cli import main
+from mmdiff.training import hosts, runs, sharding
+from mmdiff.training.metrics import read_metrics
+
+TESTS = Path(__file__).resolve().parents[1]
+STEPS, SAVE_EVERY = 3, 2  # and a checkpoint at the end
+SPLIT_FROM = 2**12  # the tiny model has nothing larger: its parameters and moments lie on both processes
+CLOCKS = {"mfu", "examples_per_second", "seconds_per_step", "input_wait", "hours_left"}
+
+CONFIG = f"""
+from pathlib import Path
+import tiny
+
+def get_config(records):
+    made = tiny.config(Path(records), steps={STEPS}, log_every=1, evaluate_every={STEPS}, save_every={SAVE_EVERY})
+    made.train.fsdp, made.optimizer.warmup_steps = 8, 0
+    return made
+"""
+
+# Every run of a list, [words of the command, folder, run to go on from half-way or null].
+RUNS = f"""
+import json, sys
+from test_two_processes import go_back
+from mmdiff.cli import main
+from mmdiff.training import hosts, sharding
+
+hosts.join()
+sharding.SHARDED_FROM = {SPLIT_FROM}
+for words, workdir, before in json.loads(sys.argv[1]):
+    if before and hosts.first():
+        go_back(before, workdir)
+    hosts.wait("the folder")
+    if code := main([*words, "--distributed", "--workdir", workdir]):
+        sys.exit(code)
+"""
+
+# Host 1 gives up in three ways; host 0 prints what it hears of each.
+GIVES_UP = """
+import os, pathlib, signal, sys
+from mmdiff.errors import UserError
+from mmdiff.training import hosts
+
+hosts.SILENT_SECONDS = 3
+hosts.join()
+try:
+    with hosts.together():
+        if not hosts.first():
+            raise UserError("no records here")
+except UserError as error:
+    print(error, flush=True)
+try:
+    with hosts.together():
+        hosts.refuse_several("probing")
+except UserError as error:
+    print(error, flush=True)
+try:
+    with hosts.together():
+        if not hosts.first():
+            hosts.await_file(pathlib.Path("config.json"), 0.1)
+except UserError as error:
+    print(error, flush=True)
+if not hosts.first():
+    os.kill(os.getpid(), signal.SIGKILL)
+hosts.wait("what never comes")
+print("came", flush=True)
+"""
+
+
+def go_back(before: str, workdir: str) -> None:
+    """Copies a run as it was when its checkpoint before the last was written."""
+    shutil.copytree(before, workdir)
+    shutil.rmtree(Path(workdir) / "checkpoints" / str(STEPS))
+    for name in (runs.MODEL, runs.SUMMARY, runs.TARGETS):
+        (Path(workdir) / name).unlink()
+
+
+def two_processes(script: str, *arguments: str) -> list[tuple[int, str, str]]:
+    """The exit code, stdout and stderr of each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=4")
+    shared = {
+        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
+        "JAX_NUM_PROCESSES": "2",
+        "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+        "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS / 'training'}{os.pathsep}{TESTS.parent}",
+        "XLA_FLAGS": flags,
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, *arguments],
+            env=os.environ | shared | {"JAX_PROCESS_ID": str(number)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=600) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [(process.returncode, *texts) for process, texts in zip(started, said, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A folder of runs: one process, two, and each gone on from half-way by either."""
+    folder = tmp_path_factory.mktemp("two_processes")
+    train = [tiny.record(i, boxes=i % 4 > 0, audio=i % 3 > 0) for i in range(11)]
+    records = tiny.write_dataset(folder / "records", train, [tiny.record(i) for i in range(12, 17)])
+    (folder / "config.py").write_text(CONFIG)
+    words = ["pretrain", f"--config={folder / 'config.py'}:{records}"]
+    one, two, two_then_two, one_then_two, two_then_one = (
+        str(folder / name) for name in ("one", "two", "two_then_two", "one_then_two", "two_then_one")
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "SHARDED_FROM", SPLIT_FROM)
+        assert main([*words, "--workdir", one]) == 0
+        by_two = [(words, two, None), (words, two_then_two, two), (words, one_then_two, one)]
+        ended = two_processes(RUNS, json.dumps(by_two))
+        assert [code for code, *_ in ended] == [0, 0], "\n".join(error[-2000:] for *_, error in ended)
+        go_back(two, two_then_one)
+        assert main([*words, "--workdir", two_then_one]) == 0
+    return folder
+
+
+def weights(workdir: Path) -> np.ndarray:
+    arrays = safetensors.numpy.load_file(workdir / runs.MODEL)
+    return np.concatenate([arrays[name].ravel() for name in sorted(arrays)])
+
+
+def read_run(workdir: Path) -> list[dict]:
+    return [{k: v for k, v in line.items() if k not in CLOCKS} for line in read_metrics(workdir / runs.METRICS)]
+
+
+@pytest.mark.parametrize("name", ["two", "one_then_two", "two_then_one"])
+def test_two_processes_equal_one(trained, name):
+    expected, found = read_run(trained / "one"), read_run(trained / name)
+    assert [(line["step"], line["split"]) for line in found] == [(line["step"], line["split"]) for line in expected]
+    for line, wanted in zip(found, expected, strict=True):
+        assert set(line) == set(wanted)
+        for measured in set(wanted) - {"split"}:
+            if measured.startswith("hidden") or measured == "accuracy":
+                assert line[measured] == wanted[measured]
+            else:  # the same sums in another order: float32 rounding
+                np.testing.assert_allclose(line[measured], wanted[measured], rtol=1e-5, err_msg=measured)
+    # What three steps of at most 1e-3 make of rounding in the gradients.
+    assert np.abs(weights(trained / name) - weights(trained / "one")).max() < 1e-5
+    for written in (runs.TARGETS, runs.CONFIG, runs.ANCHORS, runs.RECORDS, runs.TOKENIZER):
+        assert (trained / name / written).read_bytes() == (trained / "one" / written).read_bytes()
+    best, same = (json.loads((trained / run / runs.SUMMARY).read_text()) for run in (name, "one"))
+    assert best.pop("best_loss") == pytest.approx(same.pop("best_loss"), rel=1e-5) and best == same
+
+
+def test_two_processes_go_on_with_the_same_bits(trained):
+    assert read_run(trained / "two_then_two") == read_run(trained / "two")
+    np.testing.assert_array_equal(weights(trained / "two_then_two"), weights(trained / "two"))
+
+
+def test_a_host_that_gives_up_or_dies_ends_the_others():
+    (code, said, _), (killed, _, _) = two_processes(GIVES_UP)
+    assert killed == -signal.SIGKILL
+    first, second, third = (line for line in said.splitlines() if not line.startswith("[Gloo]"))
+    assert first == "host 1 stopped: no records here"
+    assert second.startswith("probing runs on one host and 2 run it together")
+    assert third.startswith("host 1 stopped: host 1 does not see config.json")
+    assert code not in (0, 2)  # what a launcher takes for a crash
+
+
+def test_hosts_that_do_not_come_are_missed_in_one_sentence():
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        variables = dict(zip(hosts.VARIABLES, (address, "2", "1"), strict=True))
+        ended = subprocess.run(
+            [sys.executable, "-c", "from mmdiff.training import hosts; hosts.join(1)"],
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+            cwd=TESTS.parent,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert f"not all hosts came to {address} within 1 seconds" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (("10.0.0.2:8476", "", ""), "JAX_COORDINATOR_ADDRESS is set, but not JAX_NUM_PROCESSES, JAX_PROCESS_ID"),
+        (("10.0.0.2", "2", "0"), "'10.0.0.2' must be address:port"),
+        (("10.0.0.2:8476", "2", "2"), "numbered from 0 to one less"),
+        (("10.0.0.2:8476", "two", "0"), "numbered from 0 to one less"),
+        (("", "", ""), "this is no TPU pod: set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID"),
+    ],
+)
+def test_variables_that_name_no_hosts_are_explained(values, said, monkeypatch):
+    for name, value in zip(hosts.VARIABLES, values, strict=True):
+        monkeypatch.setenv(name, value)
+    if not any(values):  # devices are in use here: join would say that first
+        monkeypatch.setattr(hosts.jax.distributed, "initialize", _find_nothing)
+    with pytest.raises(hosts.HostsError, match=said):
+        hosts.join()
+
+
+def _find_nothing(**_):
+    raise ValueError("coordinator_address should be defined.")
