@@ -19,4 +19,6 @@ from mmdiff.training.config import PretrainConfig, paper_pretraining
 
 
 def get_config(strategy: str = "difference") -> PretrainConfig:
-    return paper_pretraining(strategy)
+    config = paper_pretraining(strategy)
+    config.train.expected_examples = 987
+    return config

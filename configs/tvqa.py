@@ -20,4 +20,6 @@ from mmdiff.training.config import PretrainConfig, paper_pretraining
 
 
 def get_config(strategy: str = "difference") -> PretrainConfig:
-    return paper_pretraining(strategy)
+    config = paper_pretraining(strategy)
+    config.train.expected_examples = 17_435
+    return config

@@ -10,7 +10,9 @@ from pathlib import Path
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from mmdiff.errors import UserError
+from mmdiff.training.interruption import EXIT_CODE, Preempted, sigterm_raises
 
+BUCKET = "gs://"
 EXTRA = (
     "anyascii",
     "av",
@@ -82,10 +84,51 @@ def _dataset(options: argparse.Namespace):
 
 
 def pretrain(options: argparse.Namespace, rest: list[str]) -> int:
+    from mmdiff.training import hosts
     from mmdiff.training.config import PretrainConfig, parse_config
+    from mmdiff.training.loop import Watch
     from mmdiff.training.pretrain import pretrain
+    from mmdiff.training.trackers import require_wandb
 
-    print(f"model in {pretrain(parse_config(rest, PretrainConfig), options.workdir)}")
+    if options.wandb:
+        require_wandb()
+    config = parse_config(rest, PretrainConfig)
+    if options.distributed:
+        hosts.join()
+    watch = Watch(options.profile, options.wandb)
+    with sigterm_raises():
+        workdir = pretrain(config, options.workdir, progress_bar=hosts.first(), watch=watch)
+    if hosts.first():
+        print(f"model in {workdir}")
+    return 0
+
+
+def compile(options: argparse.Namespace, rest: list[str]) -> int:
+    import jax
+
+    from mmdiff.reports.forecasts import explain, largest_batch, table, tried
+    from mmdiff.training.ahead_of_time import forecast
+    from mmdiff.training.config import PretrainConfig, parse_config
+
+    jax.config.update("jax_platforms", "cpu")  # nothing runs: a TPU that is there may be in use
+    config = parse_config(rest, PretrainConfig)
+    found = forecast(config, options.topology)
+    print(table([found]))
+    if not found.compiled.fits and options.advise:
+        for change, again in tried(config, found):
+            print(f"with {change}\n\n{table([again])}")
+            found = again
+    if options.largest and found.compiled.fits:
+        print(f"the largest batch without accumulation\n\n{table([largest_batch(config, found)])}")
+    print(explain(found))
+    return 0 if found.compiled.fits else 1
+
+
+def replay(options: argparse.Namespace, rest: list[str]) -> int:
+    from mmdiff.reports.replay import replay
+
+    _refuse(rest)
+    print(replay(options.run_folder).describe())
     return 0
 
 
@@ -97,7 +140,8 @@ def probe(options: argparse.Namespace, rest: list[str]) -> int:
 
     config = parse_config(rest, ProbeConfig)
     config.mode = options.mode or config.mode
-    result = probe(config, options.checkpoint, options.workdir)
+    with sigterm_raises():
+        result = probe(config, options.checkpoint, options.workdir)
     name = " ".join(filter(None, (result["strategy"], result["where"]))) or Path(options.checkpoint).name
     print(to_markdown(probe_table([result | {"name": name}])))
     return 0
@@ -142,6 +186,24 @@ def demo(options: argparse.Namespace, rest: list[str]) -> int:
     _refuse(rest)
     print(f"open {demo(options.out, options.videos)}")
     return 0
+
+
+def _count(word: str) -> int:
+    """A number of things on the command line: 0 or more."""
+    if not word.isdecimal():
+        raise argparse.ArgumentTypeError(f"{word} is not a whole number")
+    return int(word)
+
+
+def _refuse_buckets(words: list[str]) -> None:
+    for word in words:
+        address = word.split("=", 1)[-1]
+        if address.startswith(BUCKET):
+            bucket, _, path = address.removeprefix(BUCKET).partition("/")
+            raise UserError(
+                f"{address} is not a folder: mount the bucket (gcsfuse --implicit-dirs {bucket} MOUNT) and give "
+                f"MOUNT/{path}"
+            )
 
 
 def _refuse(rest: list[str]) -> None:
@@ -193,7 +255,25 @@ def parser() -> argparse.ArgumentParser:
 
     added = verb(pretrain, "continue pretraining on records")
     added.add_argument("--workdir", type=Path, required=True, help="folder of the run; a killed run goes on there")
+    added.add_argument(
+        "--distributed", action="store_true", help="this is one of several hosts that run the same command"
+    )
+    added.add_argument("--profile", type=_count, default=0, metavar="N", help="write a trace of N steps")
+    added.add_argument("--wandb", default="", metavar="PROJECT", help="show metrics on wandb, too")
     with_config(added)
+
+    added = verb(compile, "compile pretraining for a TPU that need not be there: does it fit, how long will it take")
+    added.add_argument("--topology", default="v2-8", help="such as v2-8 or v2:2x2")
+    added.add_argument(
+        "--no-advice", dest="advise", action="store_false", help="do not look for changes that make it fit"
+    )
+    added.add_argument("--largest", action="store_true", help="look for the largest batch that fits, too")
+    with_config(added)
+
+    added = verb(
+        replay, "take the step again at which a run's loss or gradient was no number, and say where that is from"
+    )
+    added.add_argument("run_folder", type=Path, metavar="RUN", help="folder of pretrain")
 
     added = verb(probe, "train linear heads on a frozen model, or the whole model, on questions and score it")
     added.add_argument("--checkpoint", type=Path, required=True, help="folder of a run, or a checkpoint file")
@@ -224,13 +304,23 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one verb; a user's mistake ends in one sentence and exit code 2."""
-    options, rest = parser().parse_known_args(arguments)
+    """Runs one verb.
+
+    Exit codes: 0, it is done; 2, a user's mistake, told in one sentence, which no repetition mends; 75, SIGTERM, and 130,
+    Ctrl-C, after which the same command goes on. Anything else is a crash.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    options, rest = parser().parse_known_args(words)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("mmdiff").setLevel(logging.INFO)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs, with a traceback, what it then raises
     try:
+        _refuse_buckets(words)
         with logging_redirect_tqdm():
             return options.run(options, rest)
+    except Preempted as stopped:
+        print(f"mmdiff {options.verb}: {stopped}", file=sys.stderr)
+        return EXIT_CODE
     except UserError as error:
         print(f"mmdiff {options.verb}: {error}", file=sys.stderr)
     except ModuleNotFoundError as error:

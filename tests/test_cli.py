@@ -1,5 +1,7 @@
 """What a user types, and the one sentence they get where it cannot be done."""
 
+import sys
+
 import pytest
 import tiny
 
@@ -130,6 +132,23 @@ def test_mistakes_about_checkpoints_are_explained(records, run, tmp_path, capsys
     assert "only data.records can be changed" in said(capsys, "probe", *own)
     typo = [*words, run, "--config.probe.sedes=3"]
     assert "config.probe has no field 'sedes'; it has seeds, at_once, epochs" in said(capsys, "probe", *typo)
+
+
+def test_what_a_training_machine_may_lack_is_explained(records, run, tmp_path, capsys, monkeypatch):
+    words = ["--config", CONFIG, *fields(records)]
+    said_of_bucket = said(capsys, "pretrain", *words, "--workdir", "gs://mine/runs/first")
+    assert (
+        "gs://mine/runs/first is not a folder: mount the bucket" in said_of_bucket
+        and "MOUNT/runs/first" in said_of_bucket
+    )
+    assert "mount the bucket" in said(capsys, "probe", "--checkpoint=gs://mine/run", "--workdir", tmp_path / "probe")
+    assert "mount the bucket" in said(capsys, "report", "gs://mine/runs", "--out", tmp_path / "report")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert "pip install wandb" in said(capsys, "pretrain", *words, "--workdir", tmp_path / "run", "--wandb", "mine")
+    assert not (tmp_path / "run").exists()
+    assert "holds no nonfinite/step_N" in said(capsys, "replay", run)
+    assert "is not the folder of a run" in said(capsys, "replay", tmp_path)
+    assert "do not know what to do with" in said(capsys, "replay", run, "stray")
 
 
 def test_a_bad_file_costs_itself_and_strict_says_so(tmp_path, capsys):

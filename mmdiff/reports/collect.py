@@ -21,7 +21,8 @@ from mmdiff.reports import paper
 CONFIG, SUMMARY, RECORDS, METRICS = "config.json", "summary.json", "records.digest", "metrics.jsonl"  # of a run
 TARGETS, ANCHORS = "targets.json", "anchors.json"  # of a run; older ones have none
 PROBE, PREDICTIONS = "probe.json", "predictions.npz"  # of a probe, beside its METRICS
-INSIDE = ("checkpoints", "tensorboard", "features", "finetuned")  # what runs and probes fill in their own folders
+# What runs and probes fill in their own folders.
+INSIDE = ("checkpoints", "damaged_checkpoints", "nonfinite", "tensorboard", "profile", "wandb", "features", "finetuned")
 VIEWS = ("audio", "text", "joint")  # what an answer was predicted from
 TOLERANCE = 1e-4  # between an accuracy and the mean of what was right: one may have been summed in float32
 

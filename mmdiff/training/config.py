@@ -62,9 +62,10 @@ class TrainConfig:
     epochs: int = 20  # passes over the training examples
     warmup_epochs: float = 0.5
     batch_size: int = 8  # examples of one update, over all hosts and microbatches
-    accumulation: int = 1  # microbatches of one update; each contrasts only its own examples
+    accumulation: int = 1  # microbatches of one update, one after another (`objective.negatives`)
     seed: int = 0
-    fsdp: int = 1  # devices that share one copy of the parameters and the optimizer's state
+    fsdp: int = 0  # devices that share one copy of the parameters between steps; 0: all
+    expected_examples: int = 0  # to train on; read by `mmdiff compile` alone, where there are no records yet
     log_every: int = 10
     evaluate_every: int = 100  # steps, 0: an epoch; a run also evaluates at its end
     save_every: int = 100  # steps, 0: an epoch
@@ -73,10 +74,10 @@ class TrainConfig:
 
     def validate(self) -> None:
         """Raises ValueError for a value that means nothing."""
-        for name in ("epochs", "batch_size", "accumulation", "fsdp", "log_every"):
+        for name in ("epochs", "batch_size", "accumulation", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name}={getattr(self, name)} must be at least 1")
-        for name in ("steps", "warmup_epochs", "evaluate_every", "save_every", "patience"):
+        for name in ("steps", "warmup_epochs", "fsdp", "expected_examples", "evaluate_every", "save_every", "patience"):
             if getattr(self, name) < 0:
                 raise ValueError(f"train.{name}={getattr(self, name)} must not be negative")
         if self.batch_size % self.accumulation:
@@ -235,11 +236,14 @@ def to_json(config) -> str:
 # it is kept with the run.
 PATHS = ("data.records", "data.tokenizer", "model.checkpoint", "anchors.unigrams", "anchors.text_encoder")
 
+# How the same run is computed on the devices there are, and looked at, may change, too.
+MACHINE = ("train.fsdp", "train.expected_examples", "train.log_every", "model.remat", "data.threads")
+
 MOVED = {"masking.anchors": "anchors.words"}  # fields that older versions have elsewhere
 
 
 def differences(stored: dict, config) -> list[str]:
-    """The fields in which a stored configuration and a new one differ, as `section.field: old -> new`; not PATHS."""
+    """The fields in which a stored configuration and a new one differ, as `section.field: old -> new`; not PATHS or MACHINE."""
     # A field that is younger than the stored configuration did then what its default does; one that moved, what it did.
     default, old, new = (
         _flat(tree) for tree in (json.loads(to_json(type(config)())), stored, json.loads(to_json(config)))
@@ -248,7 +252,7 @@ def differences(stored: dict, config) -> list[str]:
     return [
         f"{name}: {old.get(name)!r} -> {new.get(name)!r}"
         for name in sorted(old | new)
-        if old.get(name) != new.get(name) and name not in PATHS
+        if old.get(name) != new.get(name) and name not in (*PATHS, *MACHINE)
     ]
 
 

@@ -1,24 +1,34 @@
 """A state, batches and a schedule in, a run's metrics, checkpoints and best parameters out. Knows not what it trains."""
 
+import contextlib
+import dataclasses
 import logging
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import grain.python as grain
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
+from mmdiff.data.loader import Batches
+from mmdiff.training import hosts, nonfinite, runs
 from mmdiff.training.checkpoints import Checkpoints, Progress
 from mmdiff.training.config import ConfigError, TrainConfig
+from mmdiff.training.full_disk import full_disk_explained
+from mmdiff.training.interruption import Notice, Preempted
 from mmdiff.training.metrics import MetricLog, StepClock
+from mmdiff.training.profile import Profile
 from mmdiff.training.runs import RunError
-from mmdiff.training.sharding import batch_sharding, parameter_sharding, put_batch
-from mmdiff.training.train_step import Objective, TrainState, make_train_step
+from mmdiff.training.sharding import batch_sharding, parameter_placement, put_batch, state_sharding
+from mmdiff.training.state import TrainState
+from mmdiff.training.trackers import TensorBoard, Tracker, WeightsAndBiases
+from mmdiff.training.train_step import Objective, make_train_step, step_flops
+
+NAMED = 8  # examples that one sentence names; a dump names all
 
 log_line = logging.getLogger(__name__)
 
@@ -30,6 +40,38 @@ class Position(NamedTuple):
     shardings: TrainState
     progress: Progress
     checkpoints: Checkpoints
+
+
+class Training(NamedTuple):
+    """What a run trains, and on what.
+
+    `objective` gives (params, batch, key, step) -> (loss, metrics), and `optimizer` is what the position was opened with.
+    `batches` is this host's share of the training batches; `validation` begins a pass over its share of the validation
+    ones, and is None where there are none. `badness` of the validation metrics should be as low as possible; `keep` stores
+    parameters on the first host: the best so far, or the last where there is no validation. `names` of the examples of a
+    batch are asked for when something went wrong.
+    """
+
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    batches: Batches
+    validation: Callable[[], Iterator[Any]] | None
+    key: jax.Array  # that the objective draws from
+    badness: Callable[[dict[str, float]], float]
+    keep: Callable[[dict], None]
+    names: Callable[[Any], list[str]]
+    title: str  # of the progress bar
+
+
+@dataclasses.dataclass(frozen=True)
+class Watch:
+    """How a run is looked at while it goes on; nothing of it changes what is trained."""
+
+    profile: int = 0  # steps of which a trace is written to the run's `profile`
+    wandb: str = ""  # project there
+
+
+UNWATCHED = Watch()
 
 
 class Ending(NamedTuple):
@@ -56,118 +98,256 @@ def open_position(
     workdir: Path,
     params: dict,
     optimizer: optax.GradientTransformation,
-    batches: grain.DatasetIterator,
+    batches: Batches,
     mesh: Mesh,
 ) -> Position:
-    """The state of the run in `workdir`, begun with `params` or restored; then `batches` moves to where it was."""
+    """The state of the run in `workdir`, begun with `params` or restored; then `batches` moves to where it was.
+
+    Raises CheckpointError where no checkpoint is whole, or the last is of another model.
+    """
 
     def start(params) -> TrainState:
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jnp.ones((), bool))
 
     shapes = jax.eval_shape(start, params)
-    shardings = parameter_sharding(mesh, shapes)
-    checkpoints = Checkpoints(workdir / "checkpoints")
+    shardings = state_sharding(mesh, shapes)
+    with full_disk_explained(workdir):
+        checkpoints = Checkpoints(workdir / "checkpoints")
     if checkpoints.latest_step is None:
         state, progress = jax.jit(start, out_shardings=shardings)(params), Progress()
     else:
-        state, progress = checkpoints.restore(shapes, shardings, batches)
+        state, progress = checkpoints.restore(shapes, shardings)
         log_line.info("going on from step %d of %s", checkpoints.latest_step, workdir)
+    batches.go_to(int(state.step))
     return Position(state, shardings, progress, checkpoints)
 
 
 def run_loop(
     position: Position,
-    objective: Objective,
-    optimizer: optax.GradientTransformation,
-    batches: grain.DatasetIterator,
-    validation: Callable[[], Iterator[Any]] | None,
+    training: Training,
     train: TrainConfig,
     mesh: Mesh,
-    key: jax.Array,
     workdir: Path,
-    badness: Callable[[dict[str, float]], float],
-    keep: Callable[[dict], None],
-    title: str,
+    watch: Watch = UNWATCHED,
     progress_bar: bool = True,
 ) -> Ending:
     """Trains until `train.steps`, or until the validation metrics stop getting better.
 
     Args:
       position: where to begin; its state is given up to the first step.
-      objective: (params, batch, key, step) -> (loss, metrics); `examples(batch)` says how many examples are real.
-      optimizer: what `position` was opened with.
-      batches: this host's share of the training batches, endless.
-      validation: begins a pass over this host's share of the validation batches; None where there is no validation.
+      training: what is trained, on what.
       train: the schedule, in steps.
       mesh: the devices.
-      key: what the objective draws from.
-      workdir: gets metrics.jsonl, tensorboard/ and checkpoints/.
-      badness: what of the validation metrics should be as low as possible.
-      keep: stores parameters: the best so far, or the last where there is no validation.
-      title: of the progress bar.
+      workdir: gets metrics.jsonl, tensorboard/, checkpoints/ and what `watch` asks for.
+      watch: what else is shown meanwhile.
       progress_bar: whether there is one.
 
-    Raises RunError where the loss is no number any more.
+    Raises Preempted, once all is saved, where SIGTERM asked the run to stop; RunError where training has left the numbers
+    or a disk is full; TrackerError.
     """
-    state, shardings, progress, checkpoints = position
-    train_step = jax.jit(
-        make_train_step(objective, optimizer, train.accumulation, key),
-        in_shardings=(shardings, batch_sharding(mesh)),
-        out_shardings=(shardings, None),
-        donate_argnums=0,
-    )
-
-    @jax.jit
-    def evaluate_batch(params, batch):
-        return objective(params, batch, key, jnp.zeros((), jnp.int32))[1], objective.examples(batch)
-
-    def evaluate(params) -> dict[str, float]:
-        return weighted_mean([evaluate_batch(params, put_batch(mesh, batch)) for batch in validation()])
-
-    step = int(state.step)
-    log = MetricLog(workdir, resumed_at=step)
-    clock = StepClock(step, train.batch_size)
-    stopped = progress.should_stop(train.patience)
-    pending = None  # metrics of the step before: read only once the next one is under way
-    with tqdm(total=train.steps, initial=step, desc=title, unit="step", disable=not progress_bar) as bar:
-        while step < train.steps and not stopped:
-            batch = put_batch(mesh, next(batches))
-            if clock.flops_per_step is None:
-                train_step = clock.compile(train_step, state, batch, train.accumulation)
-            state, metrics = train_step(state, batch)
-            step += 1
-            bar.update()
-            if pending:
-                require_finite(log.write(*pending, clock.rates), step - 1)
-            last = step == train.steps
-            pending = (step, "train", metrics) if last or step % train.log_every == 0 else None
-            if validation and (last or step % train.evaluate_every == 0):
-                with clock.paused(state):
-                    found = evaluate(state.params)
-                require_finite(log.write(step, "validation", found), step)
-                if progress.update(step, badness(found), train.min_improvement):
-                    keep(jax.device_get(state.params))
-                stopped = progress.should_stop(train.patience)
-            if last or stopped or step % train.save_every == 0:
-                if pending:  # no line may be behind the checkpoint: a killed run would never write it
-                    require_finite(log.write(*pending, clock.rates), step)
-                    pending = None
-                checkpoints.save(state, batches, progress)
-    if not validation:
-        keep(jax.device_get(state.params))
-    if stopped:
-        log_line.info("stopped at step %d: no improvement since step %d", step, progress.best_step)
-    checkpoints.close()
-    batches.close()
-    log.close()
-    return Ending(step, stopped, progress, state.params)
+    with full_disk_explained(workdir), Run(position, training, train, mesh, workdir, watch, progress_bar) as run:
+        run.begin()
+        while run.goes_on():
+            run.step()
+            if run.due(train.evaluate_every):
+                run.evaluate()
+            if run.due(train.save_every):
+                run.save()
+        return run.end()
 
 
-def require_finite(metrics: dict[str, float], step: int) -> None:
-    """Raises RunError where training has left the numbers: nothing after that means anything."""
-    if not math.isfinite(metrics["loss"]):
+class Run:
+    """A run between its beginning and its end, and what one step, evaluation and save of it are."""
+
+    def __init__(
+        self,
+        position: Position,
+        training: Training,
+        train: TrainConfig,
+        mesh: Mesh,
+        workdir: Path,
+        watch: Watch,
+        progress_bar: bool,
+    ):
+        self._training, self._train, self._mesh, self._workdir = training, train, mesh, workdir
+        self._watch, self._progress_bar = watch, progress_bar
+        self._state, self._shardings, self._progress, self._checkpoints = position
+        self._step = int(self._state.step)  # of the host; the devices are behind it
+        self._compiled = None
+        self._metrics = None  # of the last step, still on the devices
+        self._unwritten = None  # step and metrics of a line: read only once the next step is under way
+        self._notice = Notice()
+        self._stack = contextlib.ExitStack()
+
+        def look(params, batch):
+            metrics = training.objective(params, batch, training.key, jnp.zeros((), jnp.int32))[1]
+            return metrics, training.objective.examples(batch)
+
+        self._look = jax.jit(look)
+
+    def __enter__(self):
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._training.batches.close)
+            stack.enter_context(self._notice)
+            self._log = MetricLog(self._workdir, self._step, self._trackers())
+            stack.callback(self._log.close)
+            self._profile = Profile(self._workdir / "profile", self._step, self._watch.profile)
+            stack.callback(self._profile.close)
+            self._bar = stack.enter_context(
+                tqdm(
+                    total=self._train.steps,
+                    initial=self._step,
+                    desc=self._training.title,
+                    unit="step",
+                    disable=not self._progress_bar,
+                )
+            )
+            self._clock = StepClock(self._step, self._train.steps, self._train.batch_size)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *raised) -> None:
+        self._stack.__exit__(*raised)
+
+    def begin(self) -> None:
+        """Makes up for what a stop came between: keeping the best parameters, or an evaluation."""
+        if self._training.validation is not None and self._step > 0 and self._progress.best_step == self._step:
+            self._keep()
+        if self._owes_evaluation():
+            self.evaluate()
+
+    def goes_on(self) -> bool:
+        """Whether there is another step to take."""
+        ended = self._step == self._train.steps or self._progress.should_stop(self._train.patience)
+        return not ended and not self._notice.given(self._step)
+
+    def due(self, every: int) -> bool:
+        """Whether something that is done every so many steps, and at the end, is to be done now."""
+        return self._step % every == 0 or self._step == self._train.steps
+
+    def step(self) -> None:
+        """One step of training, under way when this returns."""
+        with self._clock.waiting():
+            batch = put_batch(self._mesh, next(self._training.batches))
+        if self._compiled is None:
+            self._compile(batch)
+        self._profile.before(self._step, self._state)
+        self._state, self._metrics = self._compiled(self._state, batch)
+        self._step += 1
+        self._bar.update()
+        self._write_line()
+        if self.due(self._train.log_every):
+            self._unwritten = self._step, self._metrics
+        self._checkpoints.check()
+
+    def evaluate(self) -> None:
+        """The validation metrics of the parameters as they are; the best so far are kept. Nothing where a stop comes in."""
+        if self._training.validation is None:
+            return
+        self._write_line()
+        self._require_finite(self._metrics)
+        with self._clock.paused(self._state):
+            looked = []
+            for batch in self._training.validation():
+                looked.append(self._look(self._state.params, put_batch(self._mesh, batch)))
+                if self._notice.here:
+                    return
+            found = weighted_mean(looked)
+            self._log.write(self._step, "validation", found)
+            if not math.isfinite(found["loss"]):
+                raise RunError(
+                    f"the validation loss at step {self._step} is {found['loss']}, while that of training is a number: see "
+                    "what the validation records hold that the others do not"
+                )
+            if self._progress.update(self._step, self._training.badness(found), self._train.min_improvement):
+                # The checkpoint first: parameters of a step that a kill then loses must not stay as the best ones.
+                self.save()
+                self._checkpoints.wait()
+                self._keep()
+
+    def save(self) -> None:
+        """Begins to write a checkpoint, if any step was taken."""
+        if self._metrics is None:
+            return
+        self._write_line()  # no line may be behind the checkpoint: a killed run would never write it
+        self._require_finite(self._metrics)
+        self._checkpoints.save(self._step, self._state, self._progress)
+
+    def end(self) -> Ending:
+        """Saves what is not saved. Raises Preempted where there is more to do."""
+        stopped = self._progress.should_stop(self._train.patience)
+        self.save()
+        self._checkpoints.close()
+        if self._owes_evaluation() or (self._step < self._train.steps and not stopped):
+            raise Preempted
+        if self._training.validation is None:
+            self._keep()
+        if stopped:
+            log_line.info("stopped at step %d: no improvement since step %d", self._step, self._progress.best_step)
+        return Ending(self._step, stopped, self._progress, self._state.params)
+
+    def _owes_evaluation(self) -> bool:
+        due = self._step > 0 and self.due(self._train.evaluate_every)
+        return due and self._training.validation is not None and self._progress.evaluated_step != self._step
+
+    def _trackers(self) -> list[Tracker]:
+        if not hosts.first():
+            return []
+        trackers: list[Tracker] = [TensorBoard(self._workdir / "tensorboard", resumed_at=self._step)]
+        if self._watch.wandb:
+            stored = self._workdir / runs.CONFIG
+            about = runs.read_config(self._workdir) if stored.exists() else {}
+            trackers.append(WeightsAndBiases(self._workdir, self._watch.wandb, about))
+        return trackers
+
+    def _compile(self, batch) -> None:
+        training, train, params = self._training, self._train, self._state.params
+        placement = parameter_placement(self._mesh, params) if self._mesh.size > 1 else None
+        function = jax.jit(
+            make_train_step(training.objective, training.optimizer, train.accumulation, training.key, placement),
+            in_shardings=(self._shardings, batch_sharding(self._mesh)),
+            out_shardings=(self._shardings, None),
+            donate_argnums=0,
+        )
+        with self._notice.leaving_at_once():
+            lowered = function.lower(self._state, batch)
+            flops = step_flops(lowered, training.objective, train.accumulation, params, batch)
+            self._compiled = self._clock.compile(lowered, flops)
+        hosts.wait("compiled")  # They compile at different speeds, and gloo waits for 30 seconds only.
+
+    def _write_line(self) -> None:
+        """Metrics of a step that were not read yet; reading them waits for it."""
+        if self._unwritten is None:
+            return
+        (step, metrics), self._unwritten = self._unwritten, None
+        self._require_finite(metrics)
+        values = {name: float(value) for name, value in metrics.items() if name != "finite"}
+        self._log.write(step, "train", values | self._clock.rates(step))
+
+    def _keep(self) -> None:
+        self._training.keep(hosts.whole_tree(self._state.params))
+
+    def _require_finite(self, metrics: dict[str, jax.Array] | None) -> None:
+        """Raises RunError where these or earlier metrics are no numbers, with a dump of the first such step.
+
+        The state stayed as it was before that step, so that it says which one it was.
+        """
+        if metrics is None or bool(metrics["finite"]):
+            return
+        taken = int(self._state.step)
+        self._training.batches.go_to(taken)
+        batch = hosts.whole_tree(put_batch(self._mesh, next(self._training.batches)))
+        params = hosts.whole_tree(self._state.params)
+        names = self._training.names(batch)
+        where = self._workdir / nonfinite.FOLDER
+        if hosts.first():
+            dump = nonfinite.Dump(taken + 1, nonfinite.arrays_of(batch), params, self._training.key, names)
+            where = nonfinite.write_dump(self._workdir, dump)
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        examples = f" (examples: {'; '.join(names[:NAMED])}{more})" if names else ""
         raise RunError(
-            f"the loss at step {step} is {metrics['loss']}: start again with a lower --config.optimizer.learning_rate, or "
+            f"the loss or a gradient of step {taken + 1} is no number{examples}: `mmdiff replay {self._workdir}` says which, "
+            f"from what {where} holds; start again in another --workdir with a lower --config.optimizer.learning_rate, or "
             "with --config.model.dtype=float32"
         )
 

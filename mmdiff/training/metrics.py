@@ -1,72 +1,51 @@
-"""Scalars in; JSON lines, TensorBoard and a log line out. And what the machine could do at best."""
+"""Scalars in; JSON lines, a log line and what trackers show out. And what the machine could do at best."""
 
 import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmdiff.training.devices import chip
+from mmdiff.training.trackers import Appended, Tracker
 from mmdiff.whole_files import write_whole
 
 log_line = logging.getLogger(__name__)
 
-# Dense bfloat16 TFLOP/s of one device, as its vendor states; a TPU v2 or v3 device is one of a chip's two cores.
-PEAK_TFLOPS = {
-    "TPU v2": 22.5,
-    "TPU v3": 61.5,
-    "TPU v4": 275,
-    "TPU v5 lite": 197,
-    "TPU v5e": 197,
-    "TPU v5p": 459,
-    "TPU v5": 459,
-    "TPU v6 lite": 918,
-    "TPU v6e": 918,
-    "NVIDIA A100": 312,
-    "NVIDIA H100": 989,
-    "NVIDIA H200": 989,
-}
-
 
 class MetricLog:
-    """Writes each line to `metrics.jsonl` and TensorBoard; only the first host writes."""
+    """Writes each line to `metrics.jsonl`, the log and the trackers; only the first host writes."""
 
-    def __init__(self, folder: Path, resumed_at: int):
+    def __init__(self, folder: Path, resumed_at: int, trackers: Sequence[Tracker] = ()):
         self._active = jax.process_index() == 0
         if not self._active:
             return
-        import tensorboardX  # here, because where torch is installed it loads it, for an annotation
-
         path = folder / "metrics.jsonl"
         # A killed run may have written lines of steps that are about to be made again.
         kept = [line for line in read_metrics(path) if line["step"] <= resumed_at]
         write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
-        self._file = path.open("a", encoding="utf-8")
-        self._board = tensorboardX.SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at + 1)
+        self._file = Appended(path)
+        self._trackers = trackers
 
-    def write(self, step: int, split: str, metrics: dict, rates: Callable[[int], dict] | None = None) -> dict:
-        """One line, also returned. Reading `metrics` waits for their step; `rates` is asked for its own only then."""
-        metrics = {name: float(value) for name, value in metrics.items()}
-        metrics |= rates(step) if rates else {}
+    def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
         if not self._active:
-            return metrics
-        line = {"step": step, "split": split} | metrics
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        for name, value in metrics.items():
-            self._board.add_scalar(f"{split}/{name}", value, step)
+            return
+        self._file.write((json.dumps({"step": step, "split": split} | metrics) + "\n").encode())
+        for tracker in self._trackers:
+            tracker.write(step, split, metrics)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         log_line.info("%s step %d  %s", split, step, shown)
-        return metrics
 
     def close(self) -> None:
         if self._active:
             self._file.close()
-            self._board.close()
+            for tracker in self._trackers:
+                tracker.close()
 
 
 def read_metrics(path: Path) -> list[dict]:
@@ -83,40 +62,50 @@ def read_metrics(path: Path) -> list[dict]:
 
 
 class StepClock:
-    """Examples per second, seconds per step and model FLOP utilisation since it was last asked."""
+    """What a step takes since it was last asked: of time, of what the devices can do, and of waiting for batches."""
 
-    def __init__(self, step: int, examples_per_step: int):
-        self.flops_per_step = None
+    def __init__(self, step: int, steps: int, examples_per_step: int):
+        self._steps = steps
         self._examples = examples_per_step
         self._step = step
+        self._waited = 0.0
         self._since = time.perf_counter()
 
-    def compile(self, function, state, batch, accumulation: int):
-        """The compiled step, before the clock starts; its FLOPs are those the compiler counts."""
+    def compile(self, lowered, flops: float):
+        """The compiled step, before the clock starts; `flops` are those of a step on all devices together."""
         start = time.perf_counter()
-        compiled = function.lower(state, batch).compile()
-        # Counted per device, and the body of the accumulation's loop once.
-        counted = (compiled.cost_analysis() or {}).get("flops", 0.0)
-        self.flops_per_step = counted * jax.device_count() * accumulation
-        self._peak = peak_flops()
+        compiled = lowered.compile()
+        self._flops, self._peak = flops, peak_flops()
         log_line.info(
             "compiled in %.1f s: %.3g FLOPs a step; these devices could do %.3g FLOP/s",
             time.perf_counter() - start,
-            self.flops_per_step,
+            self._flops,
             self._peak,
         )
-        self._since = time.perf_counter()
+        self._waited, self._since = 0.0, time.perf_counter()
         return compiled
 
     def rates(self, step: int) -> dict[str, float]:
+        """Of the steps since the last time; `hours_left` if nothing stops the run early."""
         now = time.perf_counter()
-        seconds = (now - self._since) / max(step - self._step, 1)
-        self._step, self._since = step, now
-        return {
+        elapsed = now - self._since
+        seconds = elapsed / max(step - self._step, 1)
+        rates = {
             "examples_per_second": self._examples / seconds,
             "seconds_per_step": seconds,
-            "mfu": self.flops_per_step / seconds / self._peak,
+            "mfu": self._flops / seconds / self._peak,
+            "input_wait": self._waited / elapsed,
+            "hours_left": (self._steps - step) * seconds / 3600,
         }
+        self._step, self._since, self._waited = step, now, 0.0
+        return rates
+
+    @contextlib.contextmanager
+    def waiting(self):
+        """What happens inside is waiting for a batch."""
+        start = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - start
 
     @contextlib.contextmanager
     def paused(self, state):
@@ -129,10 +118,9 @@ class StepClock:
 
 def peak_flops() -> float:
     """FLOP/s that all devices could do: from the vendor's figure, or, on a CPU, from one timed matrix product."""
-    device = jax.devices()[0]
-    for kind, tflops in PEAK_TFLOPS.items():
-        if device.device_kind.startswith(kind):
-            return tflops * 1e12 * jax.device_count()
+    known = chip(jax.devices()[0].device_kind)
+    if known:
+        return known.tflops * 1e12 * jax.device_count() / known.devices
     # Simulated CPU devices share the same cores: what one product reaches is what there is.
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1024, 1024)), jnp.float32)
     product = jax.jit(jnp.matmul)

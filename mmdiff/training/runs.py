@@ -20,8 +20,11 @@ MODEL, METRICS, SUMMARY = "model.safetensors", "metrics.jsonl", "summary.json"  
 log_line = logging.getLogger(__name__)
 
 
+MOUNTS = tuple(map(Path, ("/mnt", "/media")))  # where buckets and disks are mounted by custom
+
+
 class RunError(UserError):
-    """A folder is not the run it should be."""
+    """A folder is not the run it should be, or a run cannot go on."""
 
 
 def claim(folder: Path, config, tokenizer: Path, records: str) -> None:
@@ -33,8 +36,9 @@ def claim(folder: Path, config, tokenizer: Path, records: str) -> None:
       tokenizer: the vocabulary, copied into the folder.
       records: a digest of the records it trains on.
 
-    Raises RunError where the folder belongs to something else, or the records have changed.
+    Raises RunError where the folder belongs to something else or cannot be written in, or the records have changed.
     """
+    require_place(folder)
     stored = folder / CONFIG
     if stored.exists():
         changed = differences(read_config(folder), config)
@@ -46,17 +50,39 @@ def claim(folder: Path, config, tokenizer: Path, records: str) -> None:
     elif is_taken(folder):
         raise RunError(f"{folder} is not empty and holds no run of mmdiff: give a new folder as --workdir")
     # The configuration first: it says whose the folder is, should a kill come between.
-    for name, content in (
-        (CONFIG, to_json(config).encode()),
-        (RECORDS, records.encode()),
-        (TOKENIZER, tokenizer.read_bytes()),
-    ):
-        if not (folder / name).exists():
-            write_whole(folder / name, content)
+    made_of = {CONFIG: to_json(config).encode(), RECORDS: records.encode(), TOKENIZER: tokenizer.read_bytes()}
+    try:
+        for name, content in made_of.items():
+            if not (folder / name).exists():
+                write_whole(folder / name, content)
+    except OSError as error:
+        raise RunError(
+            f"cannot write in {folder} ({error.strerror}): make room or mend it, or give another --workdir"
+        ) from None
     if (folder / RECORDS).read_text() != records:
         raise RunError(
             f"{config.data.records} no longer holds the records that the run in {folder} was started on: give another "
             "--workdir"
+        )
+
+
+def require_place(folder: Path) -> None:
+    """Raises RunError where a bucket or disk should be mounted and is not: a run would fill the local disk instead.
+
+    That is below one of MOUNTS, with no mount in between and nothing there; or below a folder of `/` that is not there.
+    """
+    above = (folder.absolute(), *folder.absolute().parents)
+    root, there = above[-1], next(path for path in above if path.exists())
+    mounts = next((path for path in MOUNTS if path in above), None)
+    if mounts is None:
+        unmounted = there == root and len(above) > 2
+    else:
+        mounted = any(path.is_mount() for path in above if path != root)
+        unmounted = not mounted and (there in (root, mounts) or not any(there.iterdir()))
+    if unmounted:
+        raise RunError(
+            f"nothing is mounted for {folder}, of which only {there} is there: mount the bucket or disk, or make the folder "
+            "if it is meant to be on this one"
         )
 
 
@@ -78,23 +104,10 @@ def build_model(config: ModelConfig, tokenizer: Tokenizer, key: jax.Array) -> tu
       CheckpointError: the checkpoint is missing, damaged, or of another vocabulary.
       ConfigError: the sizes make no model.
     """
-    grid = (config.rows, config.columns)
     if not config.checkpoint:
-        try:
-            sizes = ReserveConfig(
-                hidden_size=config.hidden_size,
-                vision_layers=config.vision_layers,
-                audio_layers=config.audio_layers,
-                joint_layers=config.joint_layers,
-                span_layers=config.span_layers,
-                vocab_size=tokenizer.size,
-                image_grid=grid,
-                dtype=config.dtype,
-                remat=tuple(config.remat),
-            )
-        except ValueError as error:
-            raise ConfigError(f"model: {error}") from None
+        sizes = model_sizes(config, tokenizer.size)
         return sizes, jax.jit(init_params, static_argnums=0)(sizes, key)
+    grid = (config.rows, config.columns)
     path = checkpoint_file(config.checkpoint)
     sizes, params = load_reserve(path, grid, dtype=config.dtype, remat=tuple(config.remat), fill=key)
     if sizes.vocab_size < tokenizer.size:
@@ -103,6 +116,24 @@ def build_model(config: ModelConfig, tokenizer: Tokenizer, key: jax.Array) -> tu
             "trained with as --config.data.tokenizer"
         )
     return sizes, params
+
+
+def model_sizes(config: ModelConfig, vocabulary: int) -> ReserveConfig:
+    """The sizes of a model that starts at random. Raises ConfigError where they make no model."""
+    try:
+        return ReserveConfig(
+            hidden_size=config.hidden_size,
+            vision_layers=config.vision_layers,
+            audio_layers=config.audio_layers,
+            joint_layers=config.joint_layers,
+            span_layers=config.span_layers,
+            vocab_size=vocabulary,
+            image_grid=(config.rows, config.columns),
+            dtype=config.dtype,
+            remat=tuple(config.remat),
+        )
+    except ValueError as error:
+        raise ConfigError(f"model: {error}") from None
 
 
 def checkpoint_file(path: str | Path) -> Path:
