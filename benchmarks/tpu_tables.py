@@ -2,7 +2,7 @@
 
     python benchmarks/tpu_tables.py RAW.jsonl > tables.md
 
-Needs libtpu (`pip install -c constraints.txt '.[tpu]'`) and no TPU; about 20 compilations of some minutes each, 4 GB. What is in
+Needs libtpu (`pip install -c constraints.txt '.[tpu]'`) and no TPU; 15 compilations of three to fifteen minutes each, up to 12 GB. What is in
 RAW.jsonl already is not compiled again.
 """
 
@@ -14,13 +14,13 @@ from pathlib import Path
 
 import jax
 
+from mmdiff.models.reserve import ENCODERS
 from mmdiff.reports.forecasts import explain, table, with_fields
 from mmdiff.training.ahead_of_time import Compiled, Forecast, forecast
 from mmdiff.training.config import PretrainConfig, parse_config
 
 CONFIG = str(Path(__file__).resolve().parents[1] / "configs/tvqa.py:difference_body")
 SLICES = ("v2-8", "v3-8", "v4-8", "v5e-8", "v6e-8")
-REMAT = {"nothing": (), "joint": ("joint",), "vision, joint": ("vision", "joint"), "all": ("vision", "audio", "joint")}
 
 
 class Forecasts:
@@ -64,15 +64,11 @@ def main() -> None:
     of = Forecasts(parse_config(["--config", CONFIG], PretrainConfig), options.raw)
     slices = [of(name) for name in SLICES]
     print(f"## The configuration as it is\n\n{explain(slices[0])}\n\n{table(slices)}")
-    print(f"## Larger batches on a v2-8, nothing computed twice\n\n{table(of.growing('v2-8', (2, 3, 4, 5, 6), ()))}")
-    larger = of.growing("v2-8", (8, 12, 16, 24), REMAT["all"])
+    print(f"## Larger batches on a v2-8, nothing computed twice\n\n{table(of.growing('v2-8', (2, 3, 4, 5), ()))}")
+    larger = of.growing("v2-8", (4, 8, 12, 16), ENCODERS)
     print(f"## Larger batches on a v2-8, every encoder recomputed\n\n{table(larger)}")
-    print("## What sharding and recomputing save, 4 examples a core\n")
-    rows = [("state in shares (train.fsdp=0, the default)", {})]
-    rows += [("parameters whole on every core (train.fsdp=1)", {"train__fsdp": 1})]
-    rows += [(f"model.remat: {name}", {"model__remat": encoders}) for name, encoders in REMAT.items() if encoders]
-    for name, fields in rows:
-        print(f"{name}\n\n{table([of('v2-8', train__batch_size=32, **fields)])}")
+    whole = [of("v2-8", train__fsdp=1), of("v2-8", train__batch_size=32, train__fsdp=1, model__remat=ENCODERS)]
+    print(f"## The same, parameters whole on every core between steps (train.fsdp=1)\n\n{table(whole)}")
 
 
 if __name__ == "__main__":

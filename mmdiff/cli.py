@@ -111,17 +111,19 @@ def compile(options: argparse.Namespace, rest: list[str]) -> int:
     from mmdiff.training.config import PretrainConfig, parse_config
 
     jax.config.update("jax_platforms", "cpu")  # nothing runs: a TPU that is there may be in use
+    jax.config.update("jax_enable_compilation_cache", False)  # what is compiled for no device cannot be read back
     config = parse_config(rest, PretrainConfig)
     found = forecast(config, options.topology)
+    fits = found.compiled.fits
     print(table([found]))
-    if not found.compiled.fits and options.advise:
-        for change, again in tried(config, found):
+    if not fits and options.advise:
+        for change, changed, again in tried(config, found):
             print(f"with {change}\n\n{table([again])}")
-            found = again
+            config, found = changed, again
     if options.largest and found.compiled.fits:
         print(f"the largest batch without accumulation\n\n{table([largest_batch(config, found)])}")
     print(explain(found))
-    return 0 if found.compiled.fits else 1
+    return 0 if fits else 1  # as it was given, whatever would mend it
 
 
 def replay(options: argparse.Namespace, rest: list[str]) -> int:
@@ -188,6 +190,14 @@ def demo(options: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Says defaults where there is one to say: not of switches, nor of what is empty."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        silent = action.nargs == 0 or action.default in ("", None)
+        return action.help if silent else super()._get_help_string(action)
+
+
 def _count(word: str) -> int:
     """A number of things on the command line: 0 or more."""
     if not word.isdecimal():
@@ -217,9 +227,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 
     def verb(function, help: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(
-            function.__name__, help=help, description=help, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+        added = verbs.add_parser(function.__name__, help=help, description=help, formatter_class=_Help)
         added.set_defaults(run=function)
         return added
 
@@ -263,7 +271,7 @@ def parser() -> argparse.ArgumentParser:
     with_config(added)
 
     added = verb(compile, "compile pretraining for a TPU that need not be there: does it fit, how long will it take")
-    added.add_argument("--topology", default="v2-8", help="such as v2-8 or v2:2x2")
+    added.add_argument("--topology", default="v2-8", help="slice: such as v2-8 or v5e-16, or its shape, such as v2:2x2")
     added.add_argument(
         "--no-advice", dest="advise", action="store_false", help="do not look for changes that make it fit"
     )
@@ -306,8 +314,9 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Runs one verb.
 
-    Exit codes: 0, it is done; 2, a user's mistake, told in one sentence, which no repetition mends; 75, SIGTERM, and 130,
-    Ctrl-C, after which the same command goes on. Anything else is a crash.
+    Exit codes: 0, it is done; 1, it is, and what it found is bad (`--strict`, a step that does not fit); 2, a user's mistake,
+    told in one sentence, which no repetition mends; 75, SIGTERM, and 130, Ctrl-C, after which the same command goes on.
+    Anything else is a crash.
     """
     words = sys.argv[1:] if arguments is None else arguments
     options, rest = parser().parse_known_args(words)

@@ -18,13 +18,16 @@ for zone in "${ZONES[@]}"; do
   found=yes
   if [[ -z $DRY_RUN ]] && ! given --yes; then
     [[ -t 0 ]] || die "delete $TPU_NAME ($STATE) in $zone? Nobody can be asked here: add --yes"
-    read -rp "Delete $TPU_NAME ($STATE) in $zone, with its disk? [y/N] " answer
+    read -rp "Delete $TPU_NAME ($STATE) in $zone, with its disk? [y/N] " answer || answer=
     [[ $answer == [yY]* ]] || die "$TPU_NAME was not deleted, and costs money"
   fi
-  if ! tpu delete "$TPU_NAME" 2>"$ERRORS"; then
+  for ((try = 1; ; try++)); do
+    ! tpu delete "$TPU_NAME" 2>"$ERRORS" || break
     read_error
-    [[ $KIND == absent ]] || die_of_gcloud
-  fi
+    [[ $KIND != absent ]] || break
+    if [[ $KIND != retry ]] || ((try >= TPU_SSH_TRIES)); then die_of_gcloud; fi
+    pause "$TPU_SSH_PAUSE"
+  done
   tell "$TPU_NAME in $zone is deleted"
 done
 [[ -n $found ]] || say "there is no $TPU_NAME in $TPU_ZONES: nothing to delete"

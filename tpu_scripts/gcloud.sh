@@ -67,7 +67,9 @@ read_variables() {
   known=$(sed -n 's/^: "${\(TPU_[A-Z_]*\):=.*/\1/p' "$HERE/variables.sh")
   before=$(compgen -v TPU_ || true)
   if [[ -n $VARIABLES ]]; then
-    [[ -r $VARIABLES && ! -d $VARIABLES ]] || die "--variables $VARIABLES: no such file"
+    # A pipe, as <(...) is, would be empty for the scripts that launch.sh runs: they would mean another VM.
+    [[ -r $VARIABLES && -f $VARIABLES ]] || die "--variables $VARIABLES: no such file, or none that can be read twice"
+    [[ $VARIABLES == */* ]] || VARIABLES=./$VARIABLES # source looks along PATH first
     # shellcheck source=/dev/null
     source "$VARIABLES"
     for name in $(compgen -v TPU_); do
@@ -88,7 +90,8 @@ read_variables() {
   done
   [[ $TPU_NAME =~ ^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$ ]] || die "TPU_NAME=$TPU_NAME: small letters, digits and -, a letter first"
   [[ $TPU_MOUNT == /* && $TPU_MOUNT != *[[:space:]]* ]] || die "TPU_MOUNT=$TPU_MOUNT: a path from / on, without spaces"
-  [[ $TPU_BUCKETS != *[:/]* ]] || die "TPU_BUCKETS=$TPU_BUCKETS: names of buckets only, without gs:// and folders"
+  [[ $TPU_BUCKETS != *[:/,]* ]] || die "TPU_BUCKETS=$TPU_BUCKETS: names of buckets only, without gs:// and folders, spaces between"
+  [[ $TPU_ZONES != *,* ]] || die "TPU_ZONES=$TPU_ZONES: spaces between zones, no commas"
   read -ra ZONES <<<"$TPU_ZONES"
   ((${#ZONES[@]})) || die "TPU_ZONES is empty: name a zone, such as us-central1-b"
   read -ra SSH_FLAGS <<<"$TPU_SSH_FLAGS"

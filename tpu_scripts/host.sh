@@ -5,8 +5,8 @@
 #     bash mmdiff-host.sh start WORDS...   `mmdiff WORDS` in tmux; nothing if just that is running
 #     bash mmdiff-host.sh state            one line: alive, ended CODE, stopped CODE, lost (it died unheard), idle
 #     bash mmdiff-host.sh metrics          the last line of the run's metrics.jsonl
-#     bash mmdiff-host.sh stop             asks the run to save and end (SIGTERM)
-#     bash mmdiff-host.sh kill             ends it at once
+#     bash mmdiff-host.sh stop             asks the run to save and end (SIGTERM), once
+#     bash mmdiff-host.sh kill [WORDS...]  ends it at once; with words, only if it is `mmdiff WORDS`
 #
 # Its settings come as variables of the environment, named as in variables.sh. It ends with 3 when it failed and said why.
 set -euo pipefail
@@ -26,6 +26,8 @@ die() {
 }
 
 alive() { tmux has-session -t =mmdiff 2>/dev/null; }
+
+command_of() { printf '%q ' "$venv/bin/mmdiff" "$@"; }
 
 # --- setup ---
 
@@ -90,6 +92,7 @@ packages() {
 mount_bucket() {
   local folder=$TPU_MOUNT/$1 flags
   if ! mountpoint -q "$folder"; then
+    sudo umount -l "$folder" 2>/dev/null || true # a gcsfuse that died leaves a mount that nobody can enter
     sudo mkdir -p "$folder"
     sudo chown "$(id -u):$(id -g)" "$folder"
     read -ra flags <<<"${TPU_GCSFUSE_FLAGS-}"
@@ -137,7 +140,7 @@ start() {
   mkdir -p "$run"
   ln -sfn "$code/configs" "$run/configs"
 
-  command=$(printf '%q ' "$venv/bin/mmdiff" "$@")
+  command=$(command_of "$@")
   if alive; then
     [[ $command == "$(cat "$run/command")" ]] || die "another command is running here: $(cat "$run/command"). Run stop.sh first"
     say "is running it already"
@@ -193,23 +196,36 @@ state() {
 
 metrics() {
   local file
-  file=$(cat "$run/workdir" 2>/dev/null)/metrics.jsonl
+  [[ -f $run/workdir ]] || return 0
+  file=$(cat "$run/workdir")/metrics.jsonl
   if [[ -s $file ]]; then tail -n 1 "$file"; fi
 }
 
+# Asked again, also by a connection that broke and is tried again, it does nothing: a second SIGTERM would kill the run.
 stop() {
-  alive || return 0
+  local try
+  alive && [[ ! -e $run/stopped ]] || return 0
+  for ((try = 0; try < 50; try++)); do # just started: tmux is there, its process not yet
+    [[ ! -s $run/pid ]] || break
+    sleep 0.1
+  done
   touch "$run/stopped"
   kill -TERM "$(cat "$run/pid")" 2>/dev/null || true
 }
 
 kill_run() {
-  kill -KILL "$(cat "$run/pid" 2>/dev/null)" 2>/dev/null || true
+  local pid
+  if (($#)) && [[ "$(command_of "$@")" != "$(cat "$run/command" 2>/dev/null)" ]]; then return; fi
+  pid=$(cat "$run/pid" 2>/dev/null) || true
+  # After a reboot the number may be somebody else's.
+  if [[ -n $pid && "$(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline")" == *@("$venv/bin/"|"$run/run.sh")* ]]; then
+    kill -KILL "$pid" 2>/dev/null || true
+  fi
   tmux kill-session -t =mmdiff 2>/dev/null || true
 }
 
 case ${1-} in
   setup | start | state | metrics | stop) "$@" ;;
-  kill) kill_run ;;
+  kill) kill_run "${@:2}" ;;
   *) die "setup, start, state, metrics, stop or kill; not ${1-}" ;;
 esac

@@ -11,7 +11,8 @@
 # added. Ends with what the run ended with:
 #
 #     0    done                      2    a mistake of the user: not started again
-#     75   stopped by stop.sh        130  Ctrl-C on a host
+#     75   stopped by stop.sh, or hosts that cannot be reached now: the same command later
+#     130  Ctrl-C, here or on a host
 #     else crashed TPU_CRASHES times too often, or 1: could not be started or watched
 #
 # A VM that was pre-empted is deleted, created, set up and started again; a run that got SIGTERM (75), died unheard or
@@ -30,6 +31,7 @@ else # quotes and backslashes hold as in a shell, nothing else is expanded
   unquoted=$(xargs printf '%s\n' <<<"$TPU_COMMAND" 2>/dev/null) || die "TPU_COMMAND=$TPU_COMMAND: a quote is not closed"
   readarray -t words <<<"$unquoted"
 fi
+[[ ${words[0]} != mmdiff ]] || words=("${words[@]:1}")
 [[ -n ${words[0]-} ]] || die "what shall run? Give TPU_COMMAND, or: launch.sh -- pretrain --config FILE --workdir gs://BUCKET/RUN ..."
 
 # gs://BUCKET/x becomes its place below TPU_MOUNT.
@@ -71,7 +73,7 @@ start_on_hosts() {
   fi
   on_hosts all "TPU_BUCKETS=${used[*]}" "TPU_MOUNT=$TPU_MOUNT" "TPU_NUMACTL=$numactl" start "${all[@]}" || code=$?
   if ((code == FAILED_ON_HOST && HOSTS > 1)); then
-    on_hosts all kill || true # those that did start would wait for the others for ever
+    on_hosts all kill "${all[@]}" || true # those that did start would wait for the others for ever; no other run is meant
   fi
   return "$code"
 }
@@ -135,12 +137,24 @@ judge() {
   fi
 }
 
+# The new VM's logs begin anew, and would be copied over what was fetched.
+keep_old_logs() {
+  local log now
+  [[ -z $DRY_RUN ]] || return 0
+  now=$(date -u +%Y%m%dT%H%M%SZ)
+  for log in "$TPU_LOGS/$TPU_NAME"/host-*[0-9].log; do
+    [[ ! -e $log ]] || mv "$log" "${log%.log}.until-$now.log"
+  done
+}
+
 # A new VM, set up, in the place of one that was taken away; or, of a new one, what is still to do. 75 if not possible now.
 replace_vm() {
   if find_vm "${ZONES[@]}" && { was_taken || [[ -n $DRY_RUN ]]; }; then
     "$HERE/delete.sh" --yes "${ON_TO_OTHERS[@]}" || return
+    keep_old_logs
   fi
-  "$HERE/create.sh" "${ON_TO_OTHERS[@]}" && "$HERE/setup.sh" "${ON_TO_OTHERS[@]}"
+  "$HERE/create.sh" "${ON_TO_OTHERS[@]}" || return
+  "$HERE/setup.sh" "${ON_TO_OTHERS[@]}" || return "$TRY_LATER" # it went well before: the network, say
 }
 
 # --- from the first life to the last ---
@@ -160,6 +174,9 @@ again() {
   counted=yes
 }
 
+# After a reboot, say, when buckets are not mounted.
+set_up_again() { "$HERE/setup.sh" "${ON_TO_OTHERS[@]}" || say "could not set it up again"; }
+
 while true; do
   [[ -n $replacing ]] || find_vm_or_die
   if [[ -n $replacing ]] || was_taken; then
@@ -167,7 +184,7 @@ while true; do
     replacing=yes code=0
     replace_vm || code=$?
     if ((code == TRY_LATER)); then
-      again "no new VM yet"
+      again "no new VM that is set up yet"
       continue
     fi
     ((code == 0)) || exit "$code"
@@ -175,12 +192,25 @@ while true; do
     find_vm_or_die
   fi
   # Being repaired, say: create.sh waits for what exists.
-  [[ $STATE == READY ]] || "$HERE/create.sh" "${ON_TO_OTHERS[@]}"
+  if [[ $STATE != READY ]]; then
+    code=0
+    "$HERE/create.sh" "${ON_TO_OTHERS[@]}" || code=$?
+    if ((code == TRY_LATER)); then
+      again "$TPU_NAME is not READY"
+      continue
+    fi
+    ((code == 0)) || exit "$code"
+  fi
 
   code=0
   start_on_hosts || code=$?
   if ((code == UNREACHABLE)) && [[ -n $started ]]; then
     again "cannot reach $TPU_NAME"
+    continue
+  fi
+  if ((code == FAILED_ON_HOST)) && [[ -n $started ]]; then
+    again "the run could not be started again"
+    set_up_again
     continue
   fi
   ((code == 0)) || die_of_hosts "$code"
@@ -216,10 +246,10 @@ while true; do
       replacing=yes
       ;;
     75) again "the run was told to end, and saved" ;;
-    lost) # rebooted, say: then buckets are not mounted
+    lost)
       again "the run died without a word"
       on_hosts all kill || true
-      "$HERE/setup.sh" "${ON_TO_OTHERS[@]}" || say "could not set it up again"
+      set_up_again
       ;;
     *)
       if ((++crashes > TPU_CRASHES)); then

@@ -21,7 +21,13 @@ fi
 run mkdir -p "$TPU_LOGS/$TPU_NAME"
 missing=0
 for ((host = 0; host < HOSTS; host++)); do
-  tpu scp "$TPU_NAME:mmdiff-run/output.log" "$TPU_LOGS/$TPU_NAME/host-$host.log" "--worker=$host" "${SSH_FLAGS[@]}" || missing=$((missing + 1))
+  log=$TPU_LOGS/$TPU_NAME/host-$host.log
+  # A connection that breaks leaves the copy of before.
+  if tpu scp "$TPU_NAME:mmdiff-run/output.log" "$log.new" "--worker=$host" "${SSH_FLAGS[@]}"; then
+    run mv "$log.new" "$log"
+  else
+    missing=$((missing + 1))
+  fi
 done
 ((HOSTS == 1)) || note "and so on, one for each host"
 ((missing == 0)) || die "$missing of $HOSTS host(s) gave no log: was a run started there?"

@@ -57,28 +57,33 @@ def explain(found: Forecast) -> str:
     return "\n".join(lines)
 
 
-def tried(config: PretrainConfig, found: Forecast) -> Iterator[tuple[str, Forecast]]:
+def tried(config: PretrainConfig, found: Forecast) -> Iterator[tuple[str, PretrainConfig, Forecast]]:
     """For a configuration that does not fit: changes to it, one after another, each compiled, until one fits."""
     changed: dict[str, object] = {}
     for change in remedies(config, found.devices):
         changed |= change
         words = " ".join(f"--config.{name}={_word(value)}" for name, value in changed.items())
         log_line.info("does not fit; trying %s", words)
-        again = forecast(with_fields(config, changed), found.topology)
-        yield words, again
+        other = with_fields(config, changed)
+        again = forecast(other, found.topology)
+        yield words, other, again
         if again.compiled.fits:
             return
 
 
 def largest_batch(config: PretrainConfig, found: Forecast) -> Forecast:
     """The largest batch without accumulation that fits: per device a power of two, or half as much again."""
-    best, per_device = found, max(found.batch_size // found.devices, 1)
-    sizes = sorted({*(2**n for n in range(12)), *(3 * 2**n for n in range(11))})
-    for size in [size for size in sizes if size > per_device]:
+
+    def of(size: int) -> Forecast:
         log_line.info("trying %d examples per device", size)
-        again = forecast(
-            with_fields(config, {"train.batch_size": size * found.devices, "train.accumulation": 1}), found.topology
-        )
+        fields = {"train.batch_size": size * found.devices, "train.accumulation": 1}
+        return forecast(with_fields(config, fields), found.topology)
+
+    per_device = found.batch_size // found.accumulation // found.devices
+    best = found if found.accumulation == 1 else of(per_device)
+    sizes = sorted({*(2**n for n in range(7)), *(3 * 2**n for n in range(6))})  # up to 96: more is for other models
+    for size in [size for size in sizes if size > per_device]:
+        again = of(size)
         if not again.compiled.fits:
             break
         best = again

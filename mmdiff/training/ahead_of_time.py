@@ -102,6 +102,9 @@ def open_topology(name: str):
     # libtpu would otherwise ask a metadata server that exists on Google's machines only, and refuse a second process.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    # What that server would have said; without, it warns in many lines. The topology is `shape` whatever stands here.
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v2-8")
+    os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     try:
         # The two cores of a v4 are one device when it runs, which has to be asked for.
         options = {"chip_config_name": "megacore"} if shape.startswith("v4") else {}
@@ -207,13 +210,10 @@ def compile_step(objective, optimizer, accumulation: int, mesh: Mesh, params, ba
     try:
         compiled = step.lower(state, batch).compile()
     except jax.errors.JaxRuntimeError as error:
-        found = re.search(r"Used ([\d.]+)([GM]) of ([\d.]+)([GM]) hbm", str(error))
-        if not found:
+        refused = out_of_memory(str(error))
+        if refused is None:
             raise
-        used, allowed = (
-            float(x) * {"G": GIB, "M": 2**20}[unit] for x, unit in (found.groups()[:2], found.groups()[2:])
-        )
-        return Compiled(False, used, allowed)
+        return refused
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     total = (
         memory.argument_size_in_bytes
@@ -227,6 +227,19 @@ def compile_step(objective, optimizer, accumulation: int, mesh: Mesh, params, ba
     return Compiled(
         total <= limit, total, limit, memory.argument_size_in_bytes, flops, moved, time.perf_counter() - began
     )
+
+
+def out_of_memory(words: str) -> Compiled | None:
+    """What the compiler says where it gives up for lack of memory; None where it gives up for something else."""
+    size = r"([\d.]+)([MGT])"
+    found = re.search(rf"Used {size} of {size} hbm", words) or re.search(
+        rf"\({size}\) exceeds available HBM \({size}\)", words
+    )
+    if not found:
+        return None
+    used, used_unit, allowed, allowed_unit = found.groups()
+    units = {"M": 2**20, "G": GIB, "T": 2**40}
+    return Compiled(False, float(used) * units[used_unit], float(allowed) * units[allowed_unit])
 
 
 def remedies(config: PretrainConfig, devices: int) -> list[dict[str, object]]:

@@ -24,8 +24,10 @@ CHIPS = {
     "TPU v3": Chip(2, 123, 900, 32),
     "TPU v4": Chip(1, 275, 1228, 32),
     "TPU v5 lite": Chip(1, 197, 819, 16),
+    "TPU v5e": Chip(1, 197, 819, 16),
     "TPU v5": Chip(1, 459, 2765, 95),
     "TPU v6 lite": Chip(1, 918, 1640, 32),
+    "TPU v6e": Chip(1, 918, 1640, 32),
     "NVIDIA A100": Chip(1, 312, 2039, 80),
     "NVIDIA H100": Chip(1, 989, 3350, 80),
     "NVIDIA H200": Chip(1, 989, 4800, 141),
@@ -39,6 +41,7 @@ SLICES = {
     "v3-32": "v3:4x4",
     "v4-8": "v4:2x2x1",
     "v4-16": "v4:2x2x2",
+    "v4-32": "v4:2x2x4",
     "v5e-8": "v5e:2x4",
     "v5e-16": "v5e:4x4",
     "v5p-8": "v5p:2x2x1",
@@ -55,6 +58,7 @@ def chip(kind: str) -> Chip | None:
 
 def slice_shape(name: str) -> str:
     """What the compiler calls a slice: of `v2-8` and of `v2:2x2` the same. Raises TopologyError for neither."""
+    name = name.replace("v5litepod-", "v5e-", 1)  # gcloud's word
     if name not in SLICES and ":" not in name:
         raise TopologyError(
             f"no slice is called {name!r}; known: {', '.join(SLICES)}, and shapes such as {', '.join(SLICES.values())}"

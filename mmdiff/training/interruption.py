@@ -27,12 +27,12 @@ class Preempted(BaseException):
 
 @contextlib.contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """SIGTERM raises Preempted inside, as Ctrl-C raises KeyboardInterrupt."""
+    """SIGTERM raises Preempted inside, as Ctrl-C raises KeyboardInterrupt; on several hosts it waits for a `Notice`."""
 
     def stop(*_) -> None:
         raise Preempted
 
-    with _handling(stop):
+    with contextlib.nullcontext() if _is_shared() else _handling(stop):
         yield
 
 
@@ -44,9 +44,7 @@ class Notice:
     """
 
     def __init__(self):
-        import jax
-
-        self._shared = jax.process_count() > 1
+        self._shared = _is_shared()
         self._noted = False
         self._stack = contextlib.ExitStack()
 
@@ -80,7 +78,12 @@ class Notice:
 
     @contextlib.contextmanager
     def leaving_at_once(self) -> Iterator[None]:
-        """For work that gives Python no turn and that a stop loses nothing of: a signal ends the process inside."""
+        """For work that gives Python no turn and that a stop loses nothing of: a signal ends the process inside.
+
+        Raises Preempted where there was one before.
+        """
+        if self.here:
+            raise Preempted
         if self._shared or threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -96,6 +99,13 @@ class Notice:
             sender.close()
             watcher.join()
             receiver.close()
+
+
+def _is_shared() -> bool:
+    """Whether there are several hosts: one that took the signal from JAX's preemption service would stop alone."""
+    import jax
+
+    return jax.process_count() > 1
 
 
 def _leave(receiver: socket.socket) -> None:

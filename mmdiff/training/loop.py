@@ -23,7 +23,7 @@ from mmdiff.training.interruption import Notice, Preempted
 from mmdiff.training.metrics import MetricLog, StepClock
 from mmdiff.training.profile import Profile
 from mmdiff.training.runs import RunError
-from mmdiff.training.sharding import batch_sharding, parameter_placement, put_batch, state_sharding
+from mmdiff.training.sharding import batch_sharding, parameter_placement, put_batch, state_sharding, used_whole
 from mmdiff.training.state import TrainState
 from mmdiff.training.trackers import TensorBoard, Tracker, WeightsAndBiases
 from mmdiff.training.train_step import Objective, make_train_step, step_flops
@@ -87,9 +87,14 @@ def microbatch(train: TrainConfig, mesh: Mesh) -> int:
     """Examples that are on the devices at once. Raises ConfigError where the devices cannot share them."""
     micro = train.batch_size // train.accumulation
     if micro % mesh.size:
+        parts = (
+            f" in {train.accumulation} parts gives {micro} examples at once"
+            if train.accumulation > 1
+            else " is a number"
+        )
         raise ConfigError(
-            f"train.batch_size={train.batch_size} in {train.accumulation} microbatches gives {micro} examples at once, "
-            f"which {mesh.size} devices cannot share: make it a multiple of {mesh.size * train.accumulation}"
+            f"train.batch_size={train.batch_size}{parts} that {mesh.size} devices cannot share: make it a multiple of "
+            f"{mesh.size * train.accumulation}"
         )
     return micro
 
@@ -180,7 +185,8 @@ class Run:
         self._stack = contextlib.ExitStack()
 
         def look(params, batch):
-            metrics = training.objective(params, batch, training.key, jnp.zeros((), jnp.int32))[1]
+            whole = used_whole(mesh, params)
+            metrics = training.objective(whole, batch, training.key, jnp.zeros((), jnp.int32))[1]
             return metrics, training.objective.examples(batch)
 
         self._look = jax.jit(look)
@@ -189,7 +195,7 @@ class Run:
         with contextlib.ExitStack() as stack:
             stack.callback(self._training.batches.close)
             stack.enter_context(self._notice)
-            self._log = MetricLog(self._workdir, self._step, self._trackers())
+            self._log = MetricLog(self._workdir, self._step, self._progress.evaluated_step, self._trackers())
             stack.callback(self._log.close)
             self._profile = Profile(self._workdir / "profile", self._step, self._watch.profile)
             stack.callback(self._profile.close)
@@ -206,8 +212,12 @@ class Run:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *raised) -> None:
-        self._stack.__exit__(*raised)
+    def __exit__(self, kind, error, trace) -> None:
+        if kind is not None and jax.process_count() == 1:
+            # What went wrong first is said. The end of the process would cut off a save that is under way, with a traceback.
+            with contextlib.suppress(Exception):
+                self._checkpoints.wait()
+        self._stack.__exit__(kind, error, trace)
 
     def begin(self) -> None:
         """Makes up for what a stop came between: keeping the best parameters, or an evaluation."""
@@ -271,6 +281,7 @@ class Run:
             return
         self._write_line()  # no line may be behind the checkpoint: a killed run would never write it
         self._require_finite(self._metrics)
+        self._log.sync()
         self._checkpoints.save(self._step, self._state, self._progress)
 
     def end(self) -> Ending:
@@ -340,15 +351,17 @@ class Run:
         params = hosts.whole_tree(self._state.params)
         names = self._training.names(batch)
         where = self._workdir / nonfinite.FOLDER
-        if hosts.first():
-            dump = nonfinite.Dump(taken + 1, nonfinite.arrays_of(batch), params, self._training.key, names)
-            where = nonfinite.write_dump(self._workdir, dump)
+        with hosts.together():  # a host that ends now would end the one that writes
+            if hosts.first():
+                dump = nonfinite.Dump(taken + 1, nonfinite.arrays_of(batch), params, self._training.key, names)
+                where = nonfinite.write_dump(self._workdir, dump)
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         examples = f" (examples: {'; '.join(names[:NAMED])}{more})" if names else ""
+        # Only clips have names, and only their steps can be taken again.
+        says = f"`mmdiff replay {self._workdir}` says which, from what {where} holds" if names else f"{where} holds it"
         raise RunError(
-            f"the loss or a gradient of step {taken + 1} is no number{examples}: `mmdiff replay {self._workdir}` says which, "
-            f"from what {where} holds; start again in another --workdir with a lower --config.optimizer.learning_rate, or "
-            "with --config.model.dtype=float32"
+            f"the loss or a gradient of step {taken + 1} is no number{examples}: {says}; start again in another --workdir "
+            "with a lower --config.optimizer.learning_rate, or with --config.model.dtype=float32"
         )
 
 

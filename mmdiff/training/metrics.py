@@ -21,13 +21,15 @@ log_line = logging.getLogger(__name__)
 class MetricLog:
     """Writes each line to `metrics.jsonl`, the log and the trackers; only the first host writes."""
 
-    def __init__(self, folder: Path, resumed_at: int, trackers: Sequence[Tracker] = ()):
+    def __init__(self, folder: Path, resumed_at: int, evaluated_at: int, trackers: Sequence[Tracker] = ()):
+        """`resumed_at` and `evaluated_at` are the last step and the last evaluation that are not made again."""
         self._active = jax.process_index() == 0
         if not self._active:
             return
         path = folder / "metrics.jsonl"
-        # A killed run may have written lines of steps that are about to be made again.
-        kept = [line for line in read_metrics(path) if line["step"] <= resumed_at]
+        # A killed run may have written lines of steps, or of an evaluation, that are about to be made again.
+        last = {"train": resumed_at, "validation": evaluated_at}
+        kept = [line for line in read_metrics(path) if line["step"] <= last[line["split"]]]
         write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._file = Appended(path)
         self._trackers = trackers
@@ -40,6 +42,11 @@ class MetricLog:
             tracker.write(step, split, metrics)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         log_line.info("%s step %d  %s", split, step, shown)
+
+    def sync(self) -> None:
+        """What was written outlives the machine: a mounted bucket gets it no earlier."""
+        if self._active:
+            self._file.sync()
 
     def close(self) -> None:
         if self._active:

@@ -5,6 +5,8 @@ that it was taken with, on any device and however late it is noticed. Nothing he
 """
 
 import json
+import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +57,7 @@ def read_dump(run: Path) -> Dump:
         key = jax.random.wrap_key_data(np.asarray(told["key"], np.uint32))
         params = unflatten_dict(read_arrays(folder / PARAMS), sep="/")
         return Dump(told["step"], arrays, params, key, told["examples"])
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(f"{folder} cannot be read ({error}): it was changed or not written whole") from None
 
 

@@ -24,7 +24,7 @@ from mmdiff.training import hosts, runs
 from mmdiff.training.config import PretrainConfig, in_steps, validate, with_absolute_paths
 from mmdiff.training.loop import UNWATCHED, Training, Watch, microbatch, open_position, run_loop
 from mmdiff.training.optimizer import make_optimizer
-from mmdiff.training.sharding import make_mesh, put_batch
+from mmdiff.training.sharding import make_mesh, put_batch, used_whole
 from mmdiff.training.target_encoder import add_target_encoder, follow, without_target_encoder
 from mmdiff.whole_files import write_whole
 
@@ -174,7 +174,9 @@ def count_targets(
     objective: MaskedVideo, batches: Iterator[VideoBatch], key: jax.Array, params: dict, mesh: Mesh
 ) -> dict[str, list]:
     """What an evaluation hides of each window, by name: at most COUNTED windows of this and all hosts."""
-    count = jax.jit(lambda params, batch: objective.count(batch, key, jnp.zeros((), jnp.int32), params))
+    count = jax.jit(
+        lambda params, batch: objective.count(batch, key, jnp.zeros((), jnp.int32), used_whole(mesh, params))
+    )
     found: dict[str, list] = {"window": []}
     for batch in batches:
         counts = hosts.whole_tree(count(params, put_batch(mesh, batch)))

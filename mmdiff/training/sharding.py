@@ -56,6 +56,13 @@ def parameter_placement(mesh: Mesh, params) -> Placement:
     )
 
 
+def used_whole(mesh: Mesh, params):
+    """Inside a program: parameters gathered for the examples, so that activations follow the examples alone."""
+    return (
+        params if mesh.size == 1 else jax.lax.with_sharding_constraint(params, parameter_placement(mesh, params).used)
+    )
+
+
 def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
     """Where each array of a state of these shapes lives between steps: the optimizer's in shares, as it is updated."""
     whole = NamedSharding(mesh, PartitionSpec())

@@ -5,6 +5,7 @@ tensorboardX is imported where it is used: where torch is installed it loads it,
 
 import importlib.util
 import json
+import os
 import socket
 import struct
 import time
@@ -19,7 +20,7 @@ WANDB_ID = "wandb.json"  # in the folder of a run: what the run is called there
 
 
 class TrackerError(UserError):
-    """A tracker was asked for that is not installed."""
+    """A tracker was asked for that is not installed, or lets nobody in."""
 
 
 @runtime_checkable
@@ -40,6 +41,9 @@ class Appended:
     def write(self, piece: bytes) -> None:
         while piece:
             piece = piece[self._file.write(piece) :]
+
+    def sync(self) -> None:
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
@@ -89,7 +93,7 @@ def require_wandb() -> None:
 class WeightsAndBiases:
     """A run of a project on wandb, under an id that is kept with the run: a resumed run goes on there, too.
 
-    Raises TrackerError where wandb is not installed.
+    Raises TrackerError where wandb is not installed, or refuses.
     """
 
     def __init__(self, folder: Path, project: str, config: dict):
@@ -100,9 +104,13 @@ class WeightsAndBiases:
         if not stored.exists():
             write_whole(stored, (json.dumps({"id": uuid.uuid4().hex[:12]}) + "\n").encode())
         name = json.loads(stored.read_text(encoding="utf-8"))["id"]
-        self._run = wandb.init(
-            project=project, id=name, name=folder.name, resume="allow", dir=str(folder), config=config
-        )
+        try:
+            self._run = wandb.init(
+                project=project, id=name, name=folder.name, resume="allow", dir=str(folder), config=config
+            )
+        except wandb.errors.Error as error:
+            reason = " ".join(str(error).split())
+            raise TrackerError(f"--wandb: {reason[:300]}: see `wandb login`, or leave --wandb out") from None
         # wandb's own step only rises; ours falls back when a run goes on from its last checkpoint.
         self._run.define_metric("*", step_metric="step")
 

@@ -90,7 +90,8 @@ done
 exit "$codes"
 """
 
-# Ends as the next line of its host's queue says: a code; `sigterm`, when told to; `taken`, with the VM; `vanish`, unheard.
+# Ends as the next line of its host's queue says: a code; `sigterm`, when told to; `taken`, with the VM; `vanish`, unheard;
+# `reboot`, saved, and then nothing is mounted.
 MMDIFF = r"""
 { printf '%s\x1f' "$@"; printf '\x1e'; } >>"$FAKE_CLOUD/runs-$HOSTNAME"
 echo 'standard output'
@@ -98,13 +99,17 @@ echo 'standard error' >&2
 queued "$FAKE_CLOUD/endings-$HOSTNAME"
 case $line in
   sigterm)
-    trap 'kill $!; exit 75' TERM
+    trap 'echo >>"$FAKE_CLOUD/sigterms"; sleep 0.5; kill $!; exit 75' TERM
     sleep 30 &
     wait
     ;;
   taken)
     read -r zone kind state hosts <"$FAKE_CLOUD/vm"
     echo "$zone $kind PREEMPTED $hosts" >"$FAKE_CLOUD/vm"
+    ;;
+  reboot)
+    rm -f "$HOME"/mounted-*
+    exit 75
     ;;
   vanish) # with the shell that would write down how it ended, and with tmux
     rm "$HOME/tmux"

@@ -127,9 +127,10 @@ def test_deleting_asks_and_can_be_repeated(cloud):
     assert (result.code, cloud.vm["state"]) == (1, "READY")
     assert "add --yes" in last_line(result)
 
+    cloud.queue("delete_errors", "UNAVAILABLE: try later")
     assert cloud.run("delete.sh", "--yes").code == 0
     assert cloud.vm is None
     again = cloud.run("delete.sh", "--yes")
     assert again.code == 0
     assert "nothing to delete" in last_line(again)
-    assert len(cloud.calls("delete")) == 1
+    assert len(cloud.calls("delete")) == 2

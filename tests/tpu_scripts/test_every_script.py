@@ -51,7 +51,7 @@ def test_a_dry_run_prints_commands_and_runs_none(cloud, script):
     result = cloud.run(script, "--dry-run", *COMMANDS.get(script, ()), PATH=path, TPU_BUCKETS="mine")
     assert (result.code, result.err) == (0, "")
     lines = [line for line in result.out.splitlines() if not line.startswith("#")]
-    assert all(shlex.split(line)[0] in ("gcloud", "mkdir", str(SCRIPTS / "pack_code.sh")) for line in lines)
+    assert all(shlex.split(line)[0] in ("gcloud", "mkdir", "mv", str(SCRIPTS / "pack_code.sh")) for line in lines)
     assert any(line.startswith("gcloud compute tpus tpu-vm ") for line in lines)
     assert not (cloud.root / "logs").exists()
 
@@ -75,7 +75,9 @@ def test_a_dry_run_quotes_what_it_prints_as_it_would_run_it(cloud):
         ({"TPU_RESTARTS": "many"}, "TPU_RESTARTS=many: a whole number"),
         ({"TPU_ZONES": " "}, "TPU_ZONES is empty"),
         ({"TPU_NAME": "My TPU"}, "TPU_NAME=My TPU: small letters"),
+        ({"TPU_ZONES": "zone-a,zone-b"}, "spaces between zones"),
         ({"TPU_BUCKETS": "gs://mine/records"}, "names of buckets only"),
+        ({"TPU_BUCKETS": "a,b"}, "spaces between"),
         ({"TPU_MOUNT": "gcs"}, "TPU_MOUNT=gcs: a path from / on"),
     ],
 )
@@ -92,6 +94,7 @@ def test_a_variable_that_does_not_exist_is_found_in_a_file(cloud, tmp_path):
     assert result.code == 1
     assert "sets TPU_ZONE, which does not exist" in result.err
     assert "no such file" in cloud.run("create.sh", "--variables", "nowhere.sh").err
+    assert "no such file" in cloud.run("create.sh", "--variables", "/dev/stdin").err  # gone once it was read
     assert "do not know what to do with --yess" in cloud.run("delete.sh", "--yess").err
 
 

@@ -49,6 +49,17 @@ def test_a_run_that_was_told_to_end_is_started_again_with_the_same_words(cloud, 
     assert cloud.runs() == [[*WORDS[:-1], f"{cloud.root}/gcs/mine/run"]] * 3
 
 
+def test_after_a_reboot_buckets_are_mounted_before_the_run_is_started_again(cloud, vm):
+    vm()
+    for tool in ("gcsfuse", "uv"):
+        shutil.copy(cloud.root / "archive" / tool, cloud.root / "bin")
+    endings(cloud, "reboot", "0")
+    result = cloud.run("launch.sh", "--", *WORDS, **BUCKET)
+    assert result.code == 0, result.err
+    assert "gs://mine is not mounted" in result.err
+    assert len(cloud.runs()) == 2 and len(cloud.lines("gcsfuse")) == 1
+
+
 def test_crashes_are_started_again_a_few_times(cloud, vm):
     vm()
     endings(cloud, *["134"] * 9)
@@ -69,12 +80,16 @@ def test_restarts_are_bounded(cloud, vm):
 def test_a_preempted_vm_is_replaced_and_the_run_goes_on(cloud, vm):
     vm()
     endings(cloud, "taken", "0")
+    log = cloud.root / "logs/mmdiff/host-0.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("of the first VM\n")
     result = cloud.run("launch.sh", "--", *WORDS, TPU_SPOT="yes", **BUCKET)
     assert result.code == 0, result.err
     assert cloud.verbs() == ["delete", "create", "scp", "scp", "scp"]  # the last fetches the log
     assert cloud.runs()[0] == cloud.runs()[1] and len(cloud.runs()) == 2
     assert "--spot" in cloud.calls("create")[0]
     assert "mmdiff was pre-empted: restart 1 of at most 20" in result.err
+    assert [path.read_text() for path in log.parent.glob("host-0.until-*.log")] == ["of the first VM\n"]
 
 
 def test_a_vm_that_is_being_repaired_is_waited_for(cloud, vm):
@@ -169,6 +184,32 @@ def test_launching_what_runs_already_watches_it_and_another_command_is_refused(c
     assert len(cloud.runs()) == 1
 
 
+def test_another_command_does_not_end_the_run_of_several_hosts(cloud, vm):
+    vm(hosts=2, type="v2-16")
+    for host in 0, 1:
+        endings(cloud, "sigterm", host=host)
+    first = cloud.start("launch.sh", "--", *WORDS, TPU_TYPE="v2-16", **BUCKET)
+    wait_for(lambda: cloud.runs(0) and cloud.runs(1))
+    other = cloud.run("launch.sh", "--", "pretrain", "--workdir", "gs://mine/other", TPU_TYPE="v2-16", **BUCKET)
+    assert other.code == 1
+    assert "another command is running here" in other.err
+    assert cloud.run("status.sh", TPU_TYPE="v2-16").out.count(" alive\n") == 2
+    assert cloud.run("stop.sh", TPU_TYPE="v2-16").code == 0
+    assert first.wait(timeout=20) == 75
+
+
+def test_a_run_is_asked_to_stop_once(cloud, vm):
+    """By a second SIGTERM it would die while it saves; gcloud itself repeats a command whose connection broke."""
+    vm()
+    endings(cloud, "sigterm")
+    process = cloud.start("launch.sh", "--", *WORDS, **BUCKET)
+    wait_for(cloud.runs)
+    stops = [cloud.start("stop.sh") for _ in range(2)]
+    assert [stop.wait(timeout=20) for stop in stops] == [0, 0]
+    assert process.wait(timeout=20) == 75
+    assert len(cloud.lines("sigterms")) == 1
+
+
 def test_several_hosts_run_the_same_command_together(cloud, vm):
     vm(hosts=2, type="v4-16")
     result = cloud.run("launch.sh", "--", *WORDS, TPU_TYPE="v4-16", **BUCKET)
@@ -225,7 +266,9 @@ def test_a_command_of_the_variables_is_read_as_a_shell_reads_quotes_and_expands_
     command = """pretrain --a='x y' "it's" $HOME * --config.anchors.words='("Sheldon",)'"""
     result = cloud.run("launch.sh", TPU_COMMAND=command)
     assert result.code == 0, result.err
-    assert cloud.runs() == [["pretrain", "--a=x y", "it's", "$HOME", "*", '--config.anchors.words=("Sheldon",)']]
+    assert cloud.run("launch.sh", TPU_COMMAND=f"mmdiff {command}").code == 0
+    assert cloud.runs()[0] == cloud.runs().pop()
+    assert cloud.runs()[:1] == [["pretrain", "--a=x y", "it's", "$HOME", "*", '--config.anchors.words=("Sheldon",)']]
 
 
 def test_buckets_become_folders_and_must_be_mounted(cloud, vm):
@@ -269,6 +312,7 @@ def test_status_and_metrics_of_a_run(cloud, vm):
     vm()
     (cloud.root / "gcs/mine/run/metrics.jsonl").write_text('{"step": 1}\n{"step": 2, "loss": 0.5}\n')
     before = cloud.run("status.sh")
+    assert before.code == 0, before.err
     assert before.out.splitlines() == ["mmdiff: READY, v2-8 with 1 host(s), in us-central1-b", "host-0 idle"]
     endings(cloud, "sigterm", "2")
     process = cloud.start("launch.sh", "--", *WORDS, **BUCKET)

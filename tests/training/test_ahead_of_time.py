@@ -12,9 +12,10 @@ import jax
 import pytest
 
 from mmdiff.models.reserve import ReserveConfig
+from mmdiff.reports import forecasts
 from mmdiff.reports.forecasts import forecast_row, hours, with_fields
 from mmdiff.training import ahead_of_time
-from mmdiff.training.ahead_of_time import GIB, Compiled, Forecast, batch_shapes, open_topology, remedies
+from mmdiff.training.ahead_of_time import GIB, Compiled, Forecast, batch_shapes, open_topology, out_of_memory, remedies
 from mmdiff.training.config import PretrainConfig
 from mmdiff.training.devices import CHIPS, SLICES, TopologyError, chip, slice_shape
 
@@ -60,6 +61,7 @@ def test_a_small_step_is_compiled_for_a_tpu_that_is_not_there():
     assert 0 < memory < 0.5
     assert float(cells[8]) > 1000  # examples a second
     assert "h an epoch" in ended.stdout  # 17,435 clips, though there are no records
+    assert ended.stderr == ""  # of what libtpu says where it finds no TPU
 
 
 @needs_libtpu
@@ -71,6 +73,7 @@ def test_what_is_no_slice_is_one_sentence():
 
 def test_a_slice_has_two_names_and_others_are_refused():
     assert slice_shape("v2-8") == slice_shape("v2:2x2") == "v2:2x2"
+    assert slice_shape("v5litepod-8") == slice_shape("v5e-8")  # gcloud's name and everybody's
     with pytest.raises(TopologyError, match="no slice is called 'v2-9'; known: v2-8"):
         slice_shape("v2-9")
 
@@ -119,6 +122,16 @@ def test_what_does_not_fit_has_no_time():
     assert row["step, ms"] == row["h a run"] == ""
 
 
+def test_the_compiler_says_in_two_ways_that_memory_lacks():
+    used = out_of_memory(
+        "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 9.50G of 7.48G hbm. Exceeded by"
+    )
+    assert used == (False, 9.5 * GIB, 7.48 * GIB, *used[3:])
+    temporaries = "Ran out of memory on HBM, the total memory required for HLO temporaries (1.50T) exceeds available HBM (512.00M)."
+    assert out_of_memory(temporaries)[:3] == (False, 1.5 * 2**40, GIB / 2)
+    assert out_of_memory("INTERNAL: something else") is None
+
+
 def test_remedies_go_from_cheap_to_dear_and_leave_the_configuration_alone():
     config = PretrainConfig()
     config.train.fsdp, config.train.batch_size, config.model.remat = 1, 32, ("joint",)
@@ -131,6 +144,22 @@ def test_remedies_go_from_cheap_to_dear_and_leave_the_configuration_alone():
     assert (changed.train.fsdp, changed.model.remat) == (0, ("vision", "joint"))
     assert json.dumps(dataclasses.asdict(config)) == before
     assert ReserveConfig(remat=changed.model.remat).remat == ("vision", "joint")
+
+
+def test_the_largest_batch_is_one_without_accumulation_and_of_the_changes_that_made_it_fit(monkeypatch):
+    def count(config, topology):
+        each = config.train.batch_size // config.train.accumulation // 8
+        fits = each <= (6 if config.model.remat else 0)
+        made = Compiled(fits, GIB, 7 * GIB)
+        return forecast_of(batch_size=config.train.batch_size, accumulation=config.train.accumulation, compiled=made)
+
+    monkeypatch.setattr(forecasts, "forecast", count)
+    config = PretrainConfig()
+    config.train.batch_size, config.train.accumulation = 64, 8
+    *_, (words, changed, found) = forecasts.tried(config, count(config, "v2-8"))
+    assert words == "--config.model.remat='(\"joint\",)'" and found.compiled.fits
+    best = forecasts.largest_batch(changed, found)
+    assert (best.batch_size, best.accumulation) == (48, 1)
 
 
 def test_a_batch_that_a_slice_cannot_share_is_one_sentence():

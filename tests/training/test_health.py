@@ -89,8 +89,10 @@ def test_replay_of_a_run_that_stopped_at_nothing_says_so(stopped, tmp_path):
     folder = tmp_path / nonfinite.FOLDER / "step_3"
     folder.mkdir(parents=True)
     (folder / nonfinite.STEP).write_text('{"step": 3}')
-    with pytest.raises(RunError, match="cannot be read"):
-        replay(tmp_path)
+    for batch in (b"", b"PK\x03\x04 cut short"):
+        (folder / nonfinite.BATCH).write_bytes(batch)
+        with pytest.raises(RunError, match="cannot be read"):
+            replay(tmp_path)
 
 
 def test_every_line_says_how_the_run_does(tmp_path):
@@ -153,6 +155,13 @@ def test_wandb_gets_every_line_and_a_resumed_run_goes_on_under_its_id(tmp_path, 
     lines = read_metrics(tmp_path / "metrics.jsonl")
     told = [(line["step"], line["train/loss"]) for line in logged if "train/loss" in line]
     assert told == [(line["step"], line["loss"]) for line in lines if line["split"] == "train"]
+
+    def refuse(**_):
+        raise ValueError("No API key configured.")
+
+    fake.init, fake.errors = refuse, types.SimpleNamespace(Error=ValueError)
+    with pytest.raises(TrackerError, match="No API key configured.: see `wandb login`"):
+        toy.run(tmp_path, toy.schedule(12), watch=Watch(wandb="mine"))
 
 
 def test_wandb_that_is_not_installed_is_one_sentence(tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
 """A run that is killed, told to stop, out of disk or whose checkpoint is damaged goes on to the same end."""
 
+import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +21,7 @@ from mmdiff.training import checkpoints as module
 from mmdiff.training import hosts
 from mmdiff.training.checkpoints import DAMAGED, SUMS
 from mmdiff.training.metrics import read_metrics
+from mmdiff.training.runs import RunError
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMES = {"seconds_per_step", "examples_per_second", "mfu", "input_wait", "hours_left"}
@@ -102,6 +105,16 @@ def test_sigterm_in_an_evaluation_leaves_it_and_makes_it_up_later(unbroken, tmp_
     assert "6" in steps(tmp_path) and {line["split"] for line in lines(tmp_path)} == {"train"}
     toy.run(tmp_path, toy.schedule(20))
     assert_same_end(tmp_path, unbroken)
+
+
+def test_a_kill_behind_an_evaluation_that_was_made_up_leaves_no_line_twice(unbroken, half):
+    with (half / "metrics.jsonl").open() as file:
+        kept = [line for line in file if json.loads(line)["step"] <= 8]
+    made_up = json.dumps({"step": 8, "split": "validation", "loss": 1.0}) + "\n"
+    (half / "metrics.jsonl").write_text("".join([*kept, made_up]))
+    shutil.rmtree(half / "checkpoints" / "12")
+    toy.run(half, toy.schedule(20))
+    assert_same_end(half, unbroken)
 
 
 def test_a_second_sigterm_kills(tmp_path):
@@ -193,6 +206,25 @@ def test_a_best_model_is_kept_only_once_its_checkpoint_is_there(tmp_path, monkey
     monkeypatch.setattr(toy, "save_safetensors", lambda path, params: (look(path.parent), keep(path, params)))
     toy.run(tmp_path, toy.schedule(12, save_every=100))
     assert seen == [(6, False), (12, True)]
+
+
+def test_a_save_that_is_under_way_when_a_run_ends_in_an_error_is_finished(tmp_path):
+    with pytest.raises(RunError, match="step 10 is no number"):
+        toy.run(tmp_path, toy.schedule(20, save_every=1, evaluate_every=100), toy.endless(toy.BATCH * 9))
+    assert sorted(steps(tmp_path), key=int) == ["8", "9"]
+
+
+def test_lines_are_on_the_disk_before_the_checkpoint_that_they_belong_to(tmp_path, monkeypatch):
+    metrics, synced, sync = tmp_path / "metrics.jsonl", [], os.fsync
+
+    def look(descriptor):
+        if os.fstat(descriptor).st_ino == metrics.stat().st_ino:
+            synced.append((max(line["step"] for line in lines(tmp_path)), "4" in steps(tmp_path)))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", look)
+    toy.run(tmp_path, toy.schedule(8))
+    assert synced[0] == (4, False) and synced[-1][0] == 8
 
 
 def test_a_best_model_that_a_kill_came_before_is_kept_when_the_run_goes_on(unbroken, tmp_path):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.interpreters import pxla
 
 from mmdiff.objectives.contrastive import contrast
 from mmdiff.training import sharding
@@ -165,6 +166,16 @@ def test_flops_of_a_step_count_nothing_twice(parts):
     (whole, found), (recomputing, found_again) = counted(objective), counted(again)
     assert found == whole and model < whole < 1.1 * model
     assert found_again == model < recomputing - (whole - model)
+
+
+def test_flops_are_counted_for_devices_on_which_jax_does_not_count(parts, monkeypatch):
+    _, params, objective, batch = parts
+    expected = model_flops(objective, params, batch)
+    # As on a TPU or GPU, where only what is lowered for the CPU can be asked.
+    monkeypatch.setattr(pxla.xb, "using_pjrt_c_api", lambda backend: jax.config.jax_default_device is None)
+    lowered = jax.jit(make_gradient(objective, 1)).lower(params, batch, KEY, STEP)
+    assert lowered.cost_analysis() is None
+    assert step_flops(lowered, objective, 1, params, batch) == expected > 0
 
 
 def test_a_mesh_that_the_devices_do_not_fill_is_refused():

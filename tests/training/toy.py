@@ -23,7 +23,7 @@ from mmdiff.data.loader import Batches, stack
 from mmdiff.models.pretrained import save_safetensors
 from mmdiff.training import hosts
 from mmdiff.training.config import TrainConfig
-from mmdiff.training.interruption import EXIT_CODE, Preempted
+from mmdiff.training.interruption import EXIT_CODE, Preempted, sigterm_raises
 from mmdiff.training.loop import Training, open_position, run_loop
 from mmdiff.training.sharding import make_mesh
 
@@ -119,7 +119,9 @@ if __name__ == "__main__":
         hosts.join()
     seconds = [float(word) for word in sys.argv[3:]] + [0.0, 0.0]
     try:
-        run(Path(sys.argv[1]), schedule(int(sys.argv[2])), endless(seconds=seconds[0]), validation_seconds=seconds[1])
+        with sigterm_raises():
+            train, batches = schedule(int(sys.argv[2])), endless(seconds=seconds[0])
+            run(Path(sys.argv[1]), train, batches, validation_seconds=seconds[1])
     except Preempted as stopped:
         print(stopped, file=sys.stderr)
         sys.exit(EXIT_CODE)
