@@ -10,7 +10,7 @@ demo: $(VENV)/.everything  ## the whole path on small real pixels, a report at t
 	$(BIN)/mmdiff demo $(DEMO)
 
 test: $(VENV)/.compiler  ## the whole suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests
 
 lint: $(VENV)/.everything
 	$(BIN)/ruff check .

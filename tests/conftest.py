@@ -63,3 +63,11 @@ def videos() -> Path:
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     return _shared("data")
+
+
+# Files with one long test or fixture: begun last, they would keep one worker busy while the other has nothing left.
+LONGEST = ("test_two_processes.py", "test_demo.py", "test_resume.py", "test_finetune.py", "test_pretrain.py")
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
