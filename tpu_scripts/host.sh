@@ -204,12 +204,12 @@ metrics() {
 # Asked again, also by a connection that broke and is tried again, it does nothing: a second SIGTERM would kill the run.
 stop() {
   local try
-  alive && [[ ! -e $run/stopped ]] || return 0
+  # One step decides who was first, though two may ask at the same moment.
+  alive && (set -o noclobber && : >"$run/stopped") 2>/dev/null || return 0
   for ((try = 0; try < 50; try++)); do # just started: tmux is there, its process not yet
     [[ ! -s $run/pid ]] || break
     sleep 0.1
   done
-  touch "$run/stopped"
   kill -TERM "$(cat "$run/pid")" 2>/dev/null || true
 }
 
