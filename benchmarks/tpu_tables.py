@@ -15,9 +15,9 @@ from pathlib import Path
 import jax
 
 from mmdiff.models.reserve import ENCODERS
-from mmdiff.reports.forecasts import explain, table, with_fields
+from mmdiff.reports.forecasts import explain, table
 from mmdiff.training.ahead_of_time import Compiled, Forecast, forecast
-from mmdiff.training.config import PretrainConfig, parse_config
+from mmdiff.training.config import PretrainConfig, parse_config, with_fields
 
 CONFIG = str(Path(__file__).resolve().parents[1] / "configs/tvqa.py:difference_body")
 SLICES = ("v2-8", "v3-8", "v4-8", "v5e-8", "v6e-8")

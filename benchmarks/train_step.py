@@ -22,47 +22,18 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+from masking_cost import SEGMENTS, clips
 
-from mmdiff.data.video_examples import DataConfig, VideoBatch
 from mmdiff.masking.strategies import MaskingConfig
 from mmdiff.models import transformer
 from mmdiff.models.reserve import MerlotReserve, ReserveConfig, init_params
 from mmdiff.objectives import masked_video
 from mmdiff.objectives.masked_video import MaskedVideo, MaskedVideoConfig
-from mmdiff.training.ahead_of_time import batch_shapes
 from mmdiff.training.metrics import peak_flops
 from mmdiff.training.optimizer import OptimizerConfig, make_optimizer
-from mmdiff.training.sharding import batch_sharding, make_mesh, parameter_placement, put_batch, state_sharding
+from mmdiff.training.sharding import make_mesh, put_batch, state_sharding
 from mmdiff.training.state import TrainState
-from mmdiff.training.train_step import averaged, make_train_step, model_flops
-
-
-def made_up_batch(sizes: ReserveConfig, batch_size: int) -> VideoBatch:
-    """Noise of the right shapes, full sequences, and a person who fills the middle third of every frame."""
-    rng = np.random.default_rng(0)
-
-    def noise(shape: jax.ShapeDtypeStruct) -> np.ndarray:
-        if shape.dtype == bool:
-            return np.ones(shape.shape, bool)
-        if shape.dtype == np.float32:
-            return rng.random(shape.shape, np.float32)
-        return rng.integers(1, 200, shape.shape).astype(shape.dtype)
-
-    batch = jax.tree.map(noise, batch_shapes(DataConfig(), sizes, batch_size))
-    track = np.zeros((*batch.track.shape[:2], *sizes.image_grid), np.int32)
-    track[..., sizes.image_grid[1] // 3 : 2 * sizes.image_grid[1] // 3] = 1
-    track = track.reshape(batch.track.shape)
-    segments = np.ones_like(batch.text_segments)
-    return batch._replace(
-        id=np.arange(batch_size, dtype=np.uint32),
-        mel_scale=np.full(batch_size, 30, np.float32),
-        text_segments=segments,
-        audio_segments=segments,
-        audio_pointers=0 * segments,
-        track=track,
-        weight=track.astype(np.float32),
-        person=track > 0,
-    )
+from mmdiff.training.train_step import averaged, first_state, jit_train_step, model_flops
 
 
 def original_attention(query, key, value, mask):
@@ -124,36 +95,23 @@ def main() -> None:
     key = jax.random.key(0)
 
     def start(key) -> TrainState:
-        params = init_params(sizes, key)
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jnp.ones((), bool))
+        return first_state(init_params(sizes, key), optimizer)
 
     shapes = jax.eval_shape(start, key)
     shardings = state_sharding(mesh, shapes)
     state = jax.jit(start, out_shardings=shardings)(key)
-    batch = put_batch(mesh, made_up_batch(sizes, batch_size))
+    batch = put_batch(mesh, clips(sizes, batch_size))
     flops, peak = model_flops(objective, shapes.params, batch), peak_flops()
-    ways = {
-        "mmdiff": make_train_step(
-            objective, optimizer, options.accumulation, key, parameter_placement(mesh, shapes.params)
-        )
-    }
+    ways = {"mmdiff": jit_train_step(objective, optimizer, options.accumulation, key, mesh, shapes)}
     if options.reference:
         plain = objective.without_remat()
-        gradient = original_shape(plain, batch_size, sizes.patches * DataConfig().segments)
+        gradient = original_shape(plain, batch_size, sizes.patches * SEGMENTS)
         with mock.patch("mmdiff.training.train_step.make_gradient", lambda *_: gradient):
-            ways["original's shape"] = make_train_step(
-                plain, optimizer, 1, key, parameter_placement(mesh, shapes.params)
-            )
+            ways["original's shape"] = jit_train_step(plain, optimizer, 1, key, mesh, shapes)
     steps, raw = {}, {}
     for name, way in ways.items():
         began = time.perf_counter()
-        steps[name] = (
-            jax.jit(
-                way, in_shardings=(shardings, batch_sharding(mesh)), out_shardings=(shardings, None), donate_argnums=0
-            )
-            .lower(state, batch)
-            .compile()
-        )
+        steps[name] = way.lower(state, batch).compile()
         memory = steps[name].memory_analysis()
         raw[name] = {
             "compile_seconds": time.perf_counter() - began,

@@ -3,12 +3,16 @@
 from pathlib import Path
 
 import cv2
+import jax
 import numpy as np
 import tensorflow_datasets as tfds
 
 from mmdiff.data import records
-from mmdiff.data.tokenizer import train_tokenizer
+from mmdiff.data.loader import training_batches
+from mmdiff.data.tokenizer import Tokenizer, train_tokenizer
+from mmdiff.training import runs
 from mmdiff.training.config import PretrainConfig
+from mmdiff.training.pretrain import example_maker
 
 SEGMENTS = 2
 WORDS = "hello there a cat and a dog sit what is it 0 1 2 3 4 5 6 7 8 9 to answer:"
@@ -105,6 +109,17 @@ def write_dataset(folder: Path, train: list[records.Record], validation: list[re
     TinyFolder(splits, data_dir=str(folder), file_format="array_record").download_and_prepare()
     train_tokenizer([WORDS] * 3, 300, folder / "tokenizer.json")
     return folder
+
+
+def first_batch(made: PretrainConfig, size: int):
+    """Sizes and parameters of the model of a configuration, and its first training batch."""
+    tokenizer = Tokenizer(made.data.tokenizer)
+    sizes, params = runs.build_model(made.model, tokenizer, jax.random.key(0))
+    make = example_maker(made.data, made.masking, lambda label, part: 1.0, sizes, tokenizer)
+    batches = training_batches(made.data.records, make, size, 0, 1, 0, 1)
+    batch = next(batches)
+    batches.close()
+    return sizes, params, batch
 
 
 def config(folder: Path, **train) -> PretrainConfig:

@@ -1,12 +1,11 @@
 """What a configuration takes on slices of TPUs in, a table to read and what to change out: `mmdiff compile`."""
 
-import dataclasses
 import logging
 from collections.abc import Iterator
 
 from mmdiff.reports.tables import to_markdown
 from mmdiff.training.ahead_of_time import GIB, ORIGINAL_SHARE, Forecast, forecast, remedies
-from mmdiff.training.config import PretrainConfig, set_field
+from mmdiff.training.config import PretrainConfig, with_fields
 
 log_line = logging.getLogger(__name__)
 
@@ -88,17 +87,6 @@ def largest_batch(config: PretrainConfig, found: Forecast) -> Forecast:
             break
         best = again
     return best
-
-
-def with_fields(config: PretrainConfig, fields: dict[str, object]) -> PretrainConfig:
-    """A copy with these fields set."""
-    sections = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    copied = dataclasses.replace(
-        config, **{name: dataclasses.replace(x) for name, x in sections.items() if dataclasses.is_dataclass(x)}
-    )
-    for path, value in fields.items():
-        set_field(copied, path, value)
-    return copied
 
 
 def _word(value: object) -> str:

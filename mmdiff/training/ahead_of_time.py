@@ -25,14 +25,13 @@ from mmdiff.data.video_examples import DataConfig, VideoBatch
 from mmdiff.models.reserve import ENCODERS, MerlotReserve, ReserveConfig, init_params
 from mmdiff.objectives.masked_video import MaskedVideo
 from mmdiff.training import runs
-from mmdiff.training.config import PretrainConfig, in_steps, validate
+from mmdiff.training.config import PretrainConfig, epoch_steps, in_steps, validate
 from mmdiff.training.devices import TopologyError, chip, slice_shape
 from mmdiff.training.loop import microbatch
 from mmdiff.training.optimizer import make_optimizer
-from mmdiff.training.sharding import batch_sharding, mesh_shape, parameter_placement, state_sharding
-from mmdiff.training.state import TrainState
+from mmdiff.training.sharding import mesh_shape
 from mmdiff.training.target_encoder import add_target_encoder, follow
-from mmdiff.training.train_step import make_train_step, model_flops
+from mmdiff.training.train_step import first_state, jit_train_step, model_flops
 
 GIB = 2**30
 RELEASED_VOCABULARY = 32768
@@ -180,32 +179,19 @@ def forecast(config: PretrainConfig, topology: str) -> Forecast:
         kind,
         train.batch_size,
         train.accumulation,
-        compile_step(
-            objective, optimizer, train.accumulation, mesh, params, batch, known.memory_gib / known.devices * GIB
-        ),
+        compile_step(objective, optimizer, train.accumulation, mesh, params, batch, known.memory),
         model_flops(objective, params, batch),
-        known.tflops / known.devices * 1e12,
-        known.gb_per_second / known.devices * 1e9,
-        -(-examples // train.batch_size) if examples else None,
+        known.flops,
+        known.bandwidth,
+        epoch_steps(train, examples) if examples else None,
         train.steps if examples or config.train.steps else None,
     )
 
 
 def compile_step(objective, optimizer, accumulation: int, mesh: Mesh, params, batch, limit: float) -> Compiled:
     """Compiles one training step for devices that need not exist; `params` and `batch` are shapes, `limit` is in bytes."""
-
-    def start(params) -> TrainState:
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jnp.ones((), bool))
-
-    state = jax.eval_shape(start, params)
-    shardings = state_sharding(mesh, state)
-    key = jax.random.key(0)
-    step = jax.jit(
-        make_train_step(objective, optimizer, accumulation, key, parameter_placement(mesh, params)),
-        in_shardings=(shardings, batch_sharding(mesh)),
-        out_shardings=(shardings, None),
-        donate_argnums=0,
-    )
+    state = jax.eval_shape(functools.partial(first_state, optimizer=optimizer), params)
+    step = jit_train_step(objective, optimizer, accumulation, jax.random.key(0), mesh, state)
     began = time.perf_counter()
     try:
         compiled = step.lower(state, batch).compile()

@@ -143,6 +143,14 @@ def set_field(config, path: str, value) -> None:
     setattr(get_field(config, ".".join(parents)) if parents else config, name, value)
 
 
+def with_fields(config, fields: dict[str, object]):
+    """A copy with these fields set."""
+    copied = copy.deepcopy(config)
+    for path, value in fields.items():
+        set_field(copied, path, value)
+    return copied
+
+
 def apply_preset(config, name: str) -> None:
     """Sets the fields of a preset. Raises ConfigError for a name that is not among the configuration's `presets`."""
     if name not in config.presets:
@@ -220,11 +228,8 @@ def validate(config) -> None:
 
 def with_absolute_paths(config):
     """A copy whose PATHS mean the same from every working directory."""
-    resolved = copy.deepcopy(config)
-    for path in PATHS:
-        if hasattr(resolved, path.split(".")[0]) and get_field(resolved, path):
-            set_field(resolved, path, str(Path(get_field(resolved, path)).resolve()))
-    return resolved
+    given = [path for path in PATHS if hasattr(config, path.split(".")[0]) and get_field(config, path)]
+    return with_fields(config, {path: str(Path(get_field(config, path)).resolve()) for path in given})
 
 
 def to_json(config) -> str:

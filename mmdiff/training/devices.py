@@ -10,12 +10,27 @@ class TopologyError(UserError):
 
 
 class Chip(NamedTuple):
-    """One chip."""
+    """One chip, and what falls to each device on it."""
 
     devices: int  # that JAX runs on it: the two cores of a TPU v2 or v3 are a device each
     tflops: float  # dense bfloat16, 10^12 a second, as its vendor states
     gb_per_second: float  # of its own memory, 10^9 bytes
     memory_gib: float  # that programs may use
+
+    @property
+    def flops(self) -> float:
+        """A second, of one device."""
+        return self.tflops * 1e12 / self.devices
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes a second, of one device."""
+        return self.gb_per_second * 1e9 / self.devices
+
+    @property
+    def memory(self) -> float:
+        """Bytes, of one device."""
+        return self.memory_gib * 2**30 / self.devices
 
 
 # By what JAX calls their devices, or begins to. Memory of v2 as the compiler states it, of others as sold.

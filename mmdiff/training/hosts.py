@@ -38,7 +38,8 @@ def join(seconds: float = JOIN_SECONDS) -> None:
     Hosts of a TPU pod, or of one Slurm or Open MPI job, find each other; elsewhere VARIABLES say where host 0 listens
     (address:port), how many processes there are, and which this is, from 0. On CPUs they talk through gloo.
 
-    Called again, it does nothing. If not all have come after `seconds`, the process says so and ends with exit code 1: JAX itself would abort.
+    Called again, it does nothing. If not all have come after `seconds`, the process says so and ends with exit code 1: JAX
+    itself would abort.
 
     Raises HostsError where the variables are missing or mean nothing.
     """
@@ -63,7 +64,13 @@ def join(seconds: float = JOIN_SECONDS) -> None:
         raise HostsError(f"--distributed: {' '.join(str(error).split())[:300]}") from None
     finally:
         waiting.cancel()
-    log_line.info("host %d of %d, with %d of %d devices", jax.process_index(), jax.process_count(), jax.local_device_count(), jax.device_count())  # fmt: skip
+    log_line.info(
+        "host %d of %d, with %d of %d devices",
+        jax.process_index(),
+        jax.process_count(),
+        jax.local_device_count(),
+        jax.device_count(),
+    )
 
 
 def _read_variables(environment: Mapping[str, str]) -> dict:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Callable, Iterator
@@ -23,10 +24,10 @@ from mmdiff.training.interruption import Notice, Preempted
 from mmdiff.training.metrics import MetricLog, StepClock
 from mmdiff.training.profile import Profile
 from mmdiff.training.runs import RunError
-from mmdiff.training.sharding import batch_sharding, parameter_placement, put_batch, state_sharding, used_whole
+from mmdiff.training.sharding import put_batch, state_sharding, used_whole
 from mmdiff.training.state import TrainState
 from mmdiff.training.trackers import TensorBoard, Tracker, WeightsAndBiases
-from mmdiff.training.train_step import Objective, make_train_step, step_flops
+from mmdiff.training.train_step import Objective, first_state, jit_train_step, step_flops
 
 NAMED = 8  # examples that one sentence names; a dump names all
 
@@ -111,9 +112,7 @@ def open_position(
     Raises CheckpointError where no checkpoint is whole, or the last is of another model.
     """
 
-    def start(params) -> TrainState:
-        return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jnp.ones((), bool))
-
+    start = functools.partial(first_state, optimizer=optimizer)
     shapes = jax.eval_shape(start, params)
     shardings = state_sharding(mesh, shapes)
     with full_disk_explained(workdir):
@@ -313,12 +312,8 @@ class Run:
 
     def _compile(self, batch) -> None:
         training, train, params = self._training, self._train, self._state.params
-        placement = parameter_placement(self._mesh, params) if self._mesh.size > 1 else None
-        function = jax.jit(
-            make_train_step(training.objective, training.optimizer, train.accumulation, training.key, placement),
-            in_shardings=(self._shardings, batch_sharding(self._mesh)),
-            out_shardings=(self._shardings, None),
-            donate_argnums=0,
+        function = jit_train_step(
+            training.objective, training.optimizer, train.accumulation, training.key, self._mesh, self._state
         )
         with self._notice.leaving_at_once():
             lowered = function.lower(self._state, batch)

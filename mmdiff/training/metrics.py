@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmdiff.training import hosts
 from mmdiff.training.devices import chip
 from mmdiff.training.trackers import Appended, Tracker
 from mmdiff.whole_files import write_whole
@@ -23,7 +24,7 @@ class MetricLog:
 
     def __init__(self, folder: Path, resumed_at: int, evaluated_at: int, trackers: Sequence[Tracker] = ()):
         """`resumed_at` and `evaluated_at` are the last step and the last evaluation that are not made again."""
-        self._active = jax.process_index() == 0
+        self._active = hosts.first()
         if not self._active:
             return
         path = folder / "metrics.jsonl"
@@ -127,7 +128,7 @@ def peak_flops() -> float:
     """FLOP/s that all devices could do: from the vendor's figure, or, on a CPU, from one timed matrix product."""
     known = chip(jax.devices()[0].device_kind)
     if known:
-        return known.tflops * 1e12 * jax.device_count() / known.devices
+        return known.flops * jax.device_count()
     # Simulated CPU devices share the same cores: what one product reaches is what there is.
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1024, 1024)), jnp.float32)
     product = jax.jit(jnp.matmul)

@@ -39,7 +39,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 class Placement(NamedTuple):
     """Where parameters, and what has their shapes, live while examples use them, in an update, and between steps."""
 
-    used: dict
+    used: NamedSharding
     updated: dict
     kept: dict
 
@@ -50,7 +50,7 @@ def parameter_placement(mesh: Mesh, params) -> Placement:
     Between steps parameters are split over `fsdp` and alike along `data`.
     """
     return Placement(
-        jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), params),
+        NamedSharding(mesh, PartitionSpec()),
         split_arrays(mesh, params, ("data", "fsdp")),
         split_arrays(mesh, params, ("fsdp",)),
     )
@@ -58,9 +58,7 @@ def parameter_placement(mesh: Mesh, params) -> Placement:
 
 def used_whole(mesh: Mesh, params):
     """Inside a program: parameters gathered for the examples, so that activations follow the examples alone."""
-    return (
-        params if mesh.size == 1 else jax.lax.with_sharding_constraint(params, parameter_placement(mesh, params).used)
-    )
+    return params if mesh.size == 1 else jax.lax.with_sharding_constraint(params, NamedSharding(mesh, PartitionSpec()))
 
 
 def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:

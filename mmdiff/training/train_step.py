@@ -5,9 +5,10 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
-from mmdiff.training.sharding import Placement
+from mmdiff.training.sharding import Placement, batch_sharding, parameter_placement, state_sharding
 from mmdiff.training.state import TrainState
 
 
@@ -134,6 +135,30 @@ def make_train_step(
         return TrainState(state.step + finite, params, opt_state, finite), metrics | {"finite": finite}
 
     return train_step
+
+
+def first_state(params, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state of a run before its first step."""
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), jnp.ones((), bool))
+
+
+def jit_train_step(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    accumulation: int,
+    key: Key[Array, ""],
+    mesh: Mesh,
+    shapes: TrainState,
+):
+    """`make_train_step` on a mesh, for a state of these shapes, which it is given up to and returns placed alike."""
+    shardings = state_sharding(mesh, shapes)
+    placement = parameter_placement(mesh, shapes.params) if mesh.size > 1 else None
+    return jax.jit(
+        make_train_step(objective, optimizer, accumulation, key, placement),
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, None),
+        donate_argnums=0,
+    )
 
 
 def model_flops(objective: Objective, params, batch) -> float:

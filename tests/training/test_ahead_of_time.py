@@ -13,10 +13,10 @@ import pytest
 
 from mmdiff.models.reserve import ReserveConfig
 from mmdiff.reports import forecasts
-from mmdiff.reports.forecasts import forecast_row, hours, with_fields
+from mmdiff.reports.forecasts import forecast_row, hours
 from mmdiff.training import ahead_of_time
 from mmdiff.training.ahead_of_time import GIB, Compiled, Forecast, batch_shapes, open_topology, out_of_memory, remedies
-from mmdiff.training.config import PretrainConfig
+from mmdiff.training.config import PretrainConfig, with_fields
 from mmdiff.training.devices import CHIPS, SLICES, TopologyError, chip, slice_shape
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,8 +9,6 @@ import pytest
 import tiny
 import toy
 
-from mmdiff.data.loader import training_batches
-from mmdiff.data.tokenizer import Tokenizer
 from mmdiff.data.window_names import window_names
 from mmdiff.masking.strategies import with_strategy
 from mmdiff.reports.replay import replay
@@ -18,7 +16,7 @@ from mmdiff.training import nonfinite, runs
 from mmdiff.training.config import to_json
 from mmdiff.training.loop import Watch
 from mmdiff.training.metrics import read_metrics
-from mmdiff.training.pretrain import example_maker, run_keys
+from mmdiff.training.pretrain import run_keys
 from mmdiff.training.runs import RunError, require_place
 from mmdiff.training.trackers import TrackerError
 
@@ -54,12 +52,7 @@ def stopped(tmp_path_factory):
     records = tiny.write_dataset(folder / "records", [tiny.record(i) for i in range(4)], [])
     config = tiny.config(records, batch_size=4)
     config.masking = with_strategy(config.masking, "random")
-    tokenizer = Tokenizer(config.data.tokenizer)
-    sizes, params = runs.build_model(config.model, tokenizer, jax.random.key(0))
-    make = example_maker(config.data, config.masking, lambda label, part: 1.0, sizes, tokenizer)
-    batches = training_batches(str(records), make, 4, 0, 1, 0, 1)
-    batch = next(batches)
-    batches.close()
+    _, params, batch = tiny.first_batch(config, 4)
     batch.mel_scale[1] = 0.0
     run = folder / "run"
     run.mkdir()
