@@ -63,22 +63,22 @@ try:
         if not hosts.first():
             raise UserError("no records here")
 except UserError as error:
-    print(error, flush=True)
+    print(f"\\n{error}", flush=True)
 try:
     with hosts.together():
         hosts.refuse_several("probing")
 except UserError as error:
-    print(error, flush=True)
+    print(f"\\n{error}", flush=True)
 try:
     with hosts.together():
         if not hosts.first():
             hosts.await_file(pathlib.Path("config.json"), 0.1)
 except UserError as error:
-    print(error, flush=True)
+    print(f"\\n{error}", flush=True)
 if not hosts.first():
     os.kill(os.getpid(), signal.SIGKILL)
 hosts.wait("what never comes")
-print("came", flush=True)
+print("\\ncame", flush=True)
 """
 
 
@@ -179,7 +179,7 @@ def test_two_processes_go_on_with_the_same_bits(trained):
 def test_a_host_that_gives_up_or_dies_ends_the_others():
     (code, said, _), (killed, _, _) = two_processes(GIVES_UP)
     assert killed == -signal.SIGKILL
-    # Libraries say things of their own in between.
+    # Gloo speaks in between, and leaves lines unfinished.
     first, second, third = (line for line in said.splitlines() if line.startswith(("host 1 ", "probing ", "came")))
     assert first == "host 1 stopped: no records here"
     assert second.startswith("probing runs on one host and 2 run it together")
