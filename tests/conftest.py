@@ -12,6 +12,7 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
 )
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # operations run one by one are many
+os.environ.setdefault("MMDIFF_CACHE", str(ROOT / ".cache" / "mmdiff"))  # not the user's
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import jaxtyping

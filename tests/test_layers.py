@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     "errors",
     "whole_files",
+    "user_cache",
     "data",
     "models",
     "masking",
@@ -18,6 +19,7 @@ LAYERS = [
     "training",
     "probing",
     "reports",
+    "sweep",
     "demo",
     "cli",
 ]

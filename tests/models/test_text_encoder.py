@@ -1,7 +1,6 @@
 """Text encoders against transformers, whole and damaged."""
 
 import json
-import os
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +12,7 @@ from text_encoders import SIZES, VOCABULARY, write_text_encoder
 
 from mmdiff.masking.text_vectors import load_text_encoder
 from mmdiff.models.pretrained import CheckpointError
-from mmdiff.models.pretrained_text import _sizes, encoder_params
-from mmdiff.models.text_encoder import BertEncoder
+from mmdiff.models.text_encoder import BertEncoder, TextEncoderConfig, TextModel, init_text_params
 
 
 @pytest.fixture
@@ -31,53 +29,6 @@ def rewrite(folder, arrays):
     safetensors.numpy.save_file(arrays, folder / "model.safetensors")
 
 
-def transformers_model(kind: str, with_head: bool):
-    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    sizes = {
-        "vocab_size": 20,
-        "hidden_size": 8,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 16,
-        "max_position_embeddings": 12,
-        "type_vocab_size": 1 if kind == "Roberta" else 2,
-        "pad_token_id": 1 if kind == "Roberta" else 0,
-        "initializer_range": 0.5,
-    }
-    config = getattr(transformers, f"{kind}Config")(**sizes)
-    torch.manual_seed(0)
-    return torch, getattr(transformers, kind + ("ForMaskedLM" if with_head else "Model"))(config).eval()
-
-
-@pytest.mark.parametrize("with_head", [False, True])
-@pytest.mark.parametrize("kind", ["Bert", "Roberta"])
-def test_hidden_states_are_those_of_transformers_with_padding_too(kind, with_head, tmp_path):
-    torch, model = transformers_model(kind, with_head)
-    with torch.no_grad():  # norms and biases start at 1 and 0, where a mistake would not show
-        for parameter in model.parameters():
-            if parameter.ndim == 1:
-                parameter.add_(0.3 * torch.randn_like(parameter))
-    model.save_pretrained(tmp_path)
-    stated = json.loads((tmp_path / "config.json").read_text())
-    config = _sizes(stated, tmp_path / "config.json")
-    found = safetensors.numpy.load_file(tmp_path / "model.safetensors")
-    params = encoder_params(found, config, prefix=kind.lower(), source="the file")
-
-    padding = stated["pad_token_id"]
-    lengths = np.array([9, 4, 1])
-    valid = np.arange(9) < lengths[:, None]
-    tokens = np.where(valid, np.random.default_rng(0).integers(2, 20, (3, 9)), padding).astype(np.int32)
-    types = (np.arange(9) > 2) * valid * (config.token_types - 1)
-    with torch.no_grad():
-        base = getattr(model, kind.lower()) if with_head else model
-        expected = base(
-            torch.tensor(tokens), attention_mask=torch.tensor(valid), token_type_ids=torch.tensor(types)
-        ).last_hidden_state.numpy()
-    actual = BertEncoder(config).apply({"params": params}, *map(jnp.asarray, (tokens, valid, types)))
-    np.testing.assert_allclose(np.asarray(actual)[valid], expected[valid], atol=1e-5)
-    assert np.abs(expected[valid]).max() > 0.5
-
-
 def test_a_text_is_embedded_alike_alone_and_among_longer_ones(encoder):
     texts = ["person", "a big dog", "laptops", "", *["a big person penny man"] * 70]
     together = encoder.embed(texts)
@@ -92,7 +43,7 @@ def test_a_text_is_embedded_alike_alone_and_among_longer_ones(encoder):
 def test_an_embedding_is_the_mean_over_all_tokens_of_a_text(encoder):
     ids = [VOCABULARY.index(word) for word in ("[CLS]", "a", "big", "laptop", "##s", "[SEP]")]
     tokens = jnp.array([ids], jnp.int32)
-    hidden = BertEncoder(SIZES).apply({"params": encoder._params}, tokens, tokens >= 0)
+    hidden = BertEncoder(SIZES).apply({"params": encoder._params["encoder"]}, tokens, tokens >= 0)
     mean = np.asarray(hidden)[0].mean(axis=0)
     np.testing.assert_allclose(encoder.embed(["A big LAPTOPS"])[0], mean / np.linalg.norm(mean), atol=1e-5)
 
@@ -117,12 +68,12 @@ def test_a_vocabulary_without_tokenizer_json_is_enough(folder, encoder):
     np.testing.assert_array_equal(load_text_encoder(folder).embed(["Penny"]), encoder.embed(["[UNK]"]))
 
 
-def test_names_from_tensorflow_and_of_heads_and_buffers_are_known(folder, encoder):
+def test_names_from_tensorflow_and_of_other_heads_and_buffers_are_known(folder, encoder):
     renamed = {
         "bert." + name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): x
         for name, x in text_encoders.arrays().items()
     }
-    extra = ("bert.pooler.dense.weight", "cls.predictions.bias", "bert.embeddings.position_ids", "classifier.weight")
+    extra = ("bert.embeddings.position_ids", "cls.seq_relationship.weight", "qa_outputs.bias")
     rewrite(folder, renamed | {name: np.ones(3, np.float32) for name in extra})
     np.testing.assert_array_equal(load_text_encoder(folder).embed(["dog"]), encoder.embed(["dog"]))
 
@@ -207,12 +158,122 @@ def test_a_missing_or_damaged_file_is_named(folder, file, content, message):
         load_text_encoder(folder)
 
 
-def test_pickled_weights_are_not_read(folder):
-    os.rename(folder / "model.safetensors", folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="only pytorch_model.bin: save the model again"):
-        load_text_encoder(folder)
-
-
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(CheckpointError, match="no folder of a text encoder at .*nowhere"):
         load_text_encoder(tmp_path / "nowhere")
+
+
+TINY = TextEncoderConfig(
+    vocab_size=30, hidden_size=8, layers=2, heads=2, intermediate_size=16, positions=12, token_types=2
+)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """Parameters of TINY, large enough for every part to matter, and a batch with padding."""
+    drawn = init_text_params(TINY, jax.random.key(0), ("encoder", "pooler", "mlm_head"))
+    params = jax.tree.map(lambda x: x + 0.3 * np.random.default_rng(x.size).normal(size=x.shape).astype("f4"), drawn)
+    tokens = jax.random.randint(jax.random.key(1), (3, 7), 0, 30)
+    valid = jnp.arange(7) < jnp.array([7, 4, 2])[:, None]
+    return params, tokens, valid
+
+
+def test_remat_changes_neither_loss_nor_gradient(tiny):
+    params, tokens, valid = tiny
+
+    def loss(params, config):
+        model = TextModel(config)
+        logits = model.apply({"params": params}, tokens, valid, tokens[:, :2] % 2, method="masked_logits")
+        return jax.nn.log_softmax(logits)[..., 3].mean()
+
+    plain, again = (jax.value_and_grad(loss)(params, TINY._replace(remat=remat)) for remat in (False, True))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain, again)
+
+
+def test_dropout_is_drawn_anew_for_each_key_and_only_where_asked(tiny):
+    params, tokens, valid = tiny
+    model = TextModel(TINY._replace(dropout=0.2))
+
+    def encode(seed, deterministic=False):
+        keys = {"dropout": jax.random.key(seed)}
+        return model.apply({"params": params}, tokens, valid, deterministic=deterministic, rngs=keys, method="encode")
+
+    plain = TextModel(TINY).apply({"params": params}, tokens, valid, method="encode")
+    np.testing.assert_array_equal(encode(0, deterministic=True), plain)
+    np.testing.assert_array_equal(encode(0), encode(0))
+    assert np.abs(encode(0) - encode(1)).max() > 0.1
+
+
+def test_a_gate_at_zero_takes_a_head_out(tiny):
+    params, tokens, valid = tiny
+    model = TextModel(TINY)
+    gates = jnp.array([[1.0, 1.0], [0.0, 1.0]])
+    # The same by the weights: the first head's rows of the second layer's output.
+    kernel = params["encoder"]["layer_01"]["attention_out"]["kernel"].at[:4].set(0.0)
+    layer = params["encoder"]["layer_01"]
+    cut = {
+        "encoder": params["encoder"]
+        | {"layer_01": layer | {"attention_out": layer["attention_out"] | {"kernel": kernel}}}
+    }
+    expected = model.apply({"params": cut}, tokens, valid, method="encode")
+    actual = model.apply({"params": params}, tokens, valid, gates=gates, method="encode")
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
+    assert np.abs(actual - model.apply({"params": params}, tokens, valid, method="encode")).max() > 0.1
+
+
+def test_a_gradient_scale_changes_no_output_and_stops_what_flows_back_through_a_head(tiny):
+    params, tokens, valid = tiny
+    model = TextModel(TINY)
+
+    def hidden(params, scale):
+        return model.apply({"params": params}, tokens, valid, gradient_scale=scale, method="encode")
+
+    def gradient(scale):
+        return jax.grad(lambda params: (hidden(params, scale)[..., 0] * valid).sum())(params)["encoder"]["layer_01"]
+
+    ones, scale = jnp.ones((2, 2)), jnp.array([[1.0, 1.0], [0.0, 0.5]])
+    np.testing.assert_array_equal(hidden(params, scale), hidden(params, ones))
+    full, scaled = gradient(ones), gradient(scale)
+    value = full["value"]["kernel"]
+    assert np.abs(value).min() > 0
+    np.testing.assert_array_equal(scaled["value"]["kernel"][:, :4], 0)
+    np.testing.assert_allclose(scaled["value"]["kernel"][:, 4:], value[:, 4:] / 2, rtol=1e-5)
+    np.testing.assert_allclose(scaled["attention_out"]["kernel"], full["attention_out"]["kernel"], rtol=1e-6)
+
+
+def test_what_padding_holds_and_how_much_there_is_does_not_matter(tiny):
+    params, tokens, valid = tiny
+    model = TextModel(TINY)
+
+    def logits(tokens, valid):
+        return model.apply({"params": params}, tokens, valid, jnp.ones((3, 1), jnp.int32), method="masked_logits")
+
+    plain = logits(tokens, valid)
+    np.testing.assert_array_equal(logits(jnp.where(valid, tokens, 5), valid), plain)
+    longer = (jnp.pad(x, ((0, 0), (0, 3))) for x in (tokens, valid))
+    np.testing.assert_allclose(logits(*longer), plain, atol=1e-5)
+
+
+def test_logits_are_float32_in_bfloat16_too(tiny):
+    params, tokens, valid = tiny
+    model = TextModel(TINY._replace(dtype="bfloat16"))
+    assert model.apply({"params": params}, tokens, valid, method="encode").dtype == jnp.bfloat16
+    logits = model.apply({"params": params}, tokens, valid, jnp.ones((3, 1), jnp.int32), method="masked_logits")
+    plain = TextModel(TINY).apply(
+        {"params": params}, tokens, valid, jnp.ones((3, 1), jnp.int32), method="masked_logits"
+    )
+    assert logits.dtype == jnp.float32
+    assert 0 < np.abs(logits - plain).max() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"parts": ("encoder", "head")}, "no part of a text model is called head; known: encoder, pooler"),
+        ({"parts": ("classifier",), "labels": 3}, "needs labels and a head of sequence, token: found 3 and None"),
+        ({"parts": ("classifier",), "head": "token"}, "found 0 and 'token'"),
+    ],
+)
+def test_parts_that_make_no_model_are_refused(asked, message):
+    with pytest.raises(ValueError, match=message):
+        init_text_params(TINY, jax.random.key(0), **asked)
