@@ -22,11 +22,13 @@ training = [
     "orbax-checkpoint>=0.12,<0.13",
     "pillow>=10,<14",
     "safetensors>=0.5,<0.9",
+    "scikit-learn>=1.6,<2",
     "scipy>=1.15,<2",  # `rng` of its resampling tests
     "tensorboardX>=2.6,<3",
     "tensorflow-datasets>=4.9.9,<5",  # works without TensorFlow as long as records hold JPEG bytes
     "tokenizers>=0.21,<0.24",
     "tqdm>=4.66,<5",
+    "wordfreq>=3.1,<4",
 ]
 preprocess = [
     "anyascii>=0.3,<0.4",

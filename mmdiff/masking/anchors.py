@@ -1,7 +1,7 @@
-"""The label of a box in, how similar it is to the anchors out.
+"""The label of a box, or a word of a text, in, how similar it is to the anchors out.
 
-Anchors are words that make a domain different. They are given, or found as the words with the highest TF-ICF in what
-the records' training videos say and are asked.
+Anchors are words that make a domain different. They are given, or found as the words with the highest TF-ICF: in what
+the records' training videos say and are asked, or in the training texts.
 """
 
 import dataclasses
@@ -10,20 +10,22 @@ import json
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+from tqdm import tqdm
 
-from mmdiff.data.corpus import count_record_words
+from mmdiff.data.corpus import POSSESSIVE, count_record_words, count_words
 from mmdiff.data.records import PARTS, metadata
 from mmdiff.errors import UserError
-from mmdiff.masking.text_vectors import TextEncoder, load_text_encoder
-from mmdiff.masking.tf_icf import FoundWord, WordRules, find_words, read_unigrams
+from mmdiff.masking.text_vectors import POOLS, TextEncoder, load_text_encoder
+from mmdiff.masking.tf_icf import FoundWord, WordRules, find_words, read_general
 
 PERSON = "person"  # what every part of a person is, whatever name its label gives
 COMMONEST = 5  # labels named in a message
+WORDS_AT_ONCE = 1024  # between two moves of the progress bar
 
 log_line = logging.getLogger(__name__)
 
@@ -53,13 +55,15 @@ class AnchorsConfig:
 
     words: tuple[str, ...] = (PERSON,)
     find: int = 0  # so many more, by TF-ICF over the subtitles and questions of the training records
-    unigrams: str = ""  # counts of words in general for `find`: a file such as count_1w.txt, or .gz
+    unigrams: str = ""  # counts of words in general for `find`: a file such as count_1w.txt(.gz); "": wordfreq's
     min_count: int = 30  # of a found word in the training records; the ratio alone prefers words that occur once
     min_length: int = 3  # letters of a found word
     alphabetic: bool = True  # a found word has letters only
     stop_words: tuple[str, ...] = ()  # never found
     floor: int = 0  # the least that a word counts in general; 0: the smallest count of `unigrams`
+    listed: bool = False  # a found word is in `unigrams`; others are as rare as the floor says, which puts them first
     text_encoder: str = ""  # folder of a BERT or RoBERTa; without, a label must equal an anchor, in any case
+    pool: str = "mean"  # of a text's tokens is its vector, or what BERT's pooler makes of the first, "pooler"
     compare: str = "nearest"  # anchor, or "centroid" of all anchors
     min_similarity: float = 0.0  # less counts as 0; words that have nothing to do with each other may have 0.3
 
@@ -77,18 +81,26 @@ class AnchorsConfig:
             raise ValueError(f"anchors.min_similarity={self.min_similarity} must lie from 0 to 1")
         if not self.words and not self.find:
             raise ValueError("anchors.words=() leaves no anchors: give some, or how many to find as anchors.find")
-        if self.find and not self.unigrams:
-            raise ValueError(
-                f"anchors.find={self.find} needs anchors.unigrams, a file of word counts in general such as count_1w.txt"
-            )
         if self.compare not in COMPARE:
             raise ValueError(f"anchors.compare={self.compare!r} is unknown; known: {', '.join(COMPARE)}")
+        if self.pool not in POOLS:
+            raise ValueError(f"anchors.pool={self.pool!r} is unknown; known: {', '.join(POOLS)}")
         if self.compare == "centroid" and not self.text_encoder:
             raise ValueError("anchors.compare='centroid' needs anchors.text_encoder: only embeddings have a mean")
 
     def rules(self) -> WordRules:
         """Which words may be found."""
-        return WordRules(self.min_count, self.min_length, self.alphabetic, tuple(self.stop_words), self.floor)
+        stop_words = tuple(self.stop_words)
+        return WordRules(self.min_count, self.min_length, self.alphabetic, stop_words, self.floor, self.listed)
+
+
+def word_anchors_config(**changed) -> AnchorsConfig:
+    """What text starts from: 20 anchors, all of them found.
+
+    Words that general English lacks are not found. Their ratio would be a guess, and they would come first; of the
+    anchors that the authors published none is such a word, although their corpora hold 18 that occur 30 times.
+    """
+    return AnchorsConfig(**{"words": (), "find": 20, "listed": True} | changed)
 
 
 class Anchors:
@@ -130,6 +142,10 @@ class Anchors:
         if label not in self._similarity:  # Known from the start, but for records that do not list their labels.
             self.learn([label])
         return self._similarity[label]
+
+    def __contains__(self, label: str) -> bool:
+        """Whether a label has been compared."""
+        return label in self._similarity
 
     def learn(self, labels: Iterable[str]) -> None:
         """Compares all labels that are new with the anchors, at once."""
@@ -187,30 +203,102 @@ def open_anchors(
       RecordError: the records cannot be read.
     """
     if kept is not None and kept.is_file():
-        return _reopen(config, kept)
-    given = {word.casefold(): word for word in reversed(config.words)}  # the first spelling of each
-    words = tuple(dict.fromkeys(given[word.casefold()] for word in config.words))
+        encoder = functools.partial(load_text_encoder, config.text_encoder, config.pool)
+        return _reopen(Anchors, config, kept, encoder if config.text_encoder else None)
     labels = metadata(records)["labels"]
-    encoder = load_text_encoder(config.text_encoder) if config.text_encoder else None
-    found = _find(config, words, records, progress_bar) if config.find else []
-    words += tuple(word.word for word in found)
-    anchors = Anchors(
-        words,
-        found,
-        config.compare,
-        encoder=None if encoder is None else lambda: encoder,
-        described=None if encoder is None else {"name": encoder.name, "digest": encoder.digest},
-        min_similarity=config.min_similarity,
-    )
+    encoder = load_text_encoder(config.text_encoder, config.pool) if config.text_encoder else None
+    anchors = _make(Anchors, config, lambda: count_record_words(records, progress_bar), encoder)
     anchors.learn([PERSON, *(labels or {})])
     if labels is not None:
         _check_matches(anchors, labels, records, config, where)
     return anchors
 
 
-def _find(config: AnchorsConfig, given: Sequence[str], records: str, progress_bar: bool) -> list[FoundWord]:
-    general = read_unigrams(config.unigrams)  # before the long search
-    counts = count_record_words(records, progress_bar)
+class WordAnchors(Anchors):
+    """The weight of a word of a text. A word counts as it is without capitals and without a possessive's 's.
+
+    Markers and other words without a letter or a digit have 0.
+    """
+
+    def similarity(self, label: str) -> float:
+        """Of a word."""
+        return super().similarity(_type(label)) if _has_meaning(label) else 0.0
+
+    def learn(self, labels: Iterable[str]) -> None:
+        """Compares all words that are new with the anchors, at once."""
+        super().learn(_type(label) for label in labels if _has_meaning(label))
+
+
+def _type(word: str) -> str:
+    return POSSESSIVE.sub("", word.casefold())
+
+
+def _has_meaning(word: str) -> bool:
+    return any(character.isalnum() for character in word)
+
+
+def open_word_anchors(
+    config: AnchorsConfig,
+    texts: Sequence[str],
+    words: Iterable[str],
+    kept: Path | None = None,
+    encoder: TextEncoder | None = None,
+    progress_bar: bool = True,
+) -> WordAnchors:
+    """The anchors of a configuration for these texts, and the similarity of every word to them.
+
+    Args:
+      config: valid.
+      texts: those to train on, in which anchors are looked for.
+      words: every word that will be asked for; each is embedded once, however often it occurs.
+      kept: where a run keeps `to_json()`; if the file is there, nothing is searched or compared again.
+      encoder: compares words by meaning; without, only a word that is an anchor has a similarity above 0.
+      progress_bar: of the counting and of the comparing.
+
+    Raises:
+      AnchorError: what the run kept cannot be used, or was made with another encoder.
+      TfIcfError: the general frequencies cannot be read, or no word can be found.
+    """
+    if kept is not None and kept.is_file():
+        anchors = _reopen(WordAnchors, config, kept, None if encoder is None else lambda: encoder)
+    else:
+        bar = tqdm(texts, desc="words of texts", unit="text", disable=not progress_bar)
+        anchors = _make(WordAnchors, config, lambda: count_words(bar), encoder)
+    types = list(dict.fromkeys(_type(word) for word in words if _has_meaning(word)))
+    new = [word for word in types if word not in anchors]
+    if new:
+        with tqdm(total=len(new), desc="similarity of words", unit="word", disable=not progress_bar) as bar:
+            for first in range(0, len(new), WORDS_AT_ONCE):
+                anchors.learn(new[first : first + WORDS_AT_ONCE])
+                bar.update(len(new[first : first + WORDS_AT_ONCE]))
+    return anchors
+
+
+def _make(
+    kind: type[Anchors], config: AnchorsConfig, count: Callable[[], Mapping[str, int]], encoder: TextEncoder | None
+) -> Anchors:
+    """The anchors given and found, with nothing compared yet. `count` counts the words to find some in."""
+    given = {word.casefold(): word for word in reversed(config.words)}  # the first spelling of each
+    words = tuple(dict.fromkeys(given[word.casefold()] for word in config.words))
+    found = _find(config, words, count) if config.find else []
+    return kind(
+        words + tuple(word.word for word in found),
+        found,
+        config.compare,
+        encoder=None if encoder is None else lambda: encoder,
+        described=None if encoder is None else _describe(encoder),
+        min_similarity=config.min_similarity,
+    )
+
+
+def _describe(encoder: TextEncoder) -> dict[str, str]:
+    """What a run keeps of an encoder."""
+    return {"name": encoder.name, "digest": encoder.digest} | ({"pool": encoder.pool} if encoder.pool != "mean" else {})
+
+
+def _find(config: AnchorsConfig, given: Sequence[str], count: Callable[[], Mapping[str, int]]) -> list[FoundWord]:
+    general = read_general(config.unigrams)  # before the long search
+    counts = count()
     known = {word.casefold() for word in given}
     found = find_words(counts, general, config.find, config.rules(), known)
     few = f" (only {len(found)} words occur {config.min_count} times)" if len(found) < config.find else ""
@@ -260,8 +348,8 @@ def _either(words: Sequence[str]) -> str:
     return " or ".join(map(repr, words))
 
 
-def _reopen(config: AnchorsConfig, kept: Path) -> Anchors:
-    """The anchors that a run was started with."""
+def _reopen(kind: type[Anchors], config: AnchorsConfig, kept: Path, load: Callable[[], TextEncoder] | None) -> Anchors:
+    """The anchors that a run was started with. `load` gives the encoder, when a new label needs it."""
     try:
         stored = json.loads(kept.read_text(encoding="utf-8"))
         words, compare, described = stored["words"], stored["compare"], stored["text_encoder"]
@@ -279,14 +367,16 @@ def _reopen(config: AnchorsConfig, kept: Path) -> Anchors:
         outside = [label for label, similarity in similarities.items() if not 0 <= similarity <= 1]
         if outside:
             raise ValueError(f"the similarity of {outside[0]!r} does not lie from 0 to 1")
-        name, digest = (described["name"], described["digest"]) if described else (None, None)
+        name, digest, pool = None, None, None
+        if described:
+            name, digest, pool = described["name"], described["digest"], described.get("pool", "mean")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise AnchorError(
             f"{kept} is not what a run keeps of its anchors ({type(error).__name__}: {error}): it was changed by hand, or "
             "is of another program"
         ) from None
 
-    if bool(described) != bool(config.text_encoder):
+    if bool(described) != bool(load):
         raise AnchorError(
             f"{kept} was made with "
             + (f"the text encoder {name}: give its folder as" if described else "no text encoder: leave out")
@@ -294,13 +384,13 @@ def _reopen(config: AnchorsConfig, kept: Path) -> Anchors:
         )
 
     def encoder() -> TextEncoder:
-        opened = load_text_encoder(config.text_encoder)
+        opened = load()
         if opened.digest != digest:
             raise AnchorError(
-                f"{config.text_encoder} no longer holds the text encoder {name} that {kept} was made with"
+                f"{config.text_encoder or opened.name} no longer holds the text encoder {name} that {kept} was made with"
             )
+        if opened.pool != pool:
+            raise AnchorError(f"{kept} was made with anchors.pool={pool!r}, and anchors.pool is now {opened.pool!r}")
         return opened
 
-    return Anchors(
-        words, found, compare, encoder if described else None, described, similarities, config.min_similarity
-    )
+    return kind(words, found, compare, encoder if described else None, described, similarities, config.min_similarity)

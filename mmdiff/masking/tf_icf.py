@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from mmdiff.errors import UserError
 
+OUT_OF = 10**11  # words: wordfreq's shares, of which the least is 1e-8, become counts among so many
+
 
 class TfIcfError(UserError):
     """The general frequencies cannot be read, or no word is left to choose from."""
@@ -26,6 +28,7 @@ class WordRules(NamedTuple):
     alphabetic: bool  # letters only: no numbers, formulas or contractions
     stop_words: tuple[str, ...]  # never found
     floor: int  # the least that any word counts in general; 0: the smallest count of the general frequencies
+    listed: bool = False  # the general frequencies have it; else the ratio divides by a guess, the floor
 
 
 class FoundWord(NamedTuple):
@@ -70,6 +73,7 @@ def find_words(
         if count >= rules.min_count
         and len(word) >= rules.min_length
         and (word.isalpha() or not rules.alphabetic)
+        and (word in general or not rules.listed)
         and word not in stopped
         and word not in known
     ]
@@ -79,10 +83,30 @@ def find_words(
         raise TfIcfError(
             f"no word can be found: none of {len(counts):,} occurs min_count={rules.min_count} times, has "
             f"min_length={rules.min_length} letters and is not excluded ({often}); lower min_count"
+            + (", or take words that are not listed in general" if rules.listed else "")
         )
     # Equal scores: the commoner word, then the alphabet, so that every host finds the same.
     best = sorted(allowed, key=lambda word: (-scores[word], -counts[word], word))[:how_many]
     return [FoundWord(word, counts[word], general.get(word, 0), scores[word]) for word in best]
+
+
+def read_general(source: str) -> Mapping[str, int]:
+    """How often words occur in general, as a file of counts says; "": in English, by the package wordfreq.
+
+    wordfreq's data have a licence of their own, CC BY-SA 4.0.
+
+    Raises TfIcfError as `read_unigrams` does, or where the package is missing.
+    """
+    if source:
+        return read_unigrams(source)
+    try:
+        import wordfreq
+    except ModuleNotFoundError:
+        raise TfIcfError(
+            "wordfreq is not installed: install it with pip, or give a file such as count_1w.txt"
+        ) from None
+    shares = wordfreq.get_frequency_dict("en", wordlist="best")
+    return {word: round(share * OUT_OF) for word, share in shares.items()}
 
 
 def read_unigrams(path: str | Path) -> dict[str, int]:

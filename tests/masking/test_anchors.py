@@ -320,7 +320,7 @@ def test_a_run_that_kept_nothing_yet_searches(records, tmp_path):
         ({"stop_words": ("",)}, "anchors.stop_words=.* must be labels"),
         ({"words": ()}, "anchors.words=.* leaves no anchors"),
         ({"find": -1}, "anchors.find=-1 must be at least 0"),
-        ({"find": 5}, "anchors.find=5 needs anchors.unigrams"),
+        ({"pool": "max"}, "anchors.pool='max' is unknown; known: mean, pooler"),
         ({"min_count": 0}, "anchors.min_count=0 must be at least 1"),
         ({"min_length": 0}, "anchors.min_length=0 must be at least 1"),
         ({"floor": -1}, "anchors.floor=-1 must be at least 0"),

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from mmdiff.data.corpus import count_words
-from mmdiff.masking.tf_icf import FoundWord, TfIcfError, WordRules, find_words, read_unigrams, tf_icf
+from mmdiff.masking.tf_icf import FoundWord, TfIcfError, WordRules, find_words, read_general, read_unigrams, tf_icf
 
 ALL = WordRules(min_count=1, min_length=1, alphabetic=False, stop_words=(), floor=0)
 COUNTS = {"the": 60, "parser": 30, "x1": 5, "roth": 5}
@@ -40,6 +40,7 @@ def test_each_rule_leaves_words_out():
     assert words(ALL._replace(min_length=4)) == ["parser", "roth"]
     assert words(ALL._replace(alphabetic=True)) == ["parser", "roth", "the"]
     assert words(ALL._replace(stop_words=("Roth", "x1"))) == ["parser", "the"]
+    assert words(ALL._replace(listed=True)) == ["parser", "the"]
     assert words(ALL, known={"parser"}) == ["roth", "x1", "the"]
     assert words(ALL, how_many=1) == ["parser"]
 
@@ -57,6 +58,20 @@ def test_unigrams_are_read_plain_and_gzipped_in_lower_case(tmp_path):
     (tmp_path / "zipped").write_bytes(gzip.compress(text.encode()))
     for name in ("plain.txt", "zipped"):
         assert read_unigrams(tmp_path / name) == {"the": 90, "paul": 7}
+
+
+def test_without_a_file_wordfreq_says_how_common_words_are():
+    general = read_general("")
+    assert general["the"] > general["person"] > general["parser"] > general["treebank"] > 0
+    assert "charniak" not in general
+    assert general["the"] / sum(general.values()) == pytest.approx(0.0537, rel=0.05)
+
+
+def test_a_file_stands_in_for_wordfreq(tmp_path):
+    (tmp_path / "counts.txt").write_text("the\t9\n")
+    assert read_general(str(tmp_path / "counts.txt")) == {"the": 9}
+    with pytest.raises(TfIcfError, match="no word counts at"):
+        read_general("wordfreq")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,221 @@
+"""Labelled texts and a classifier in, how much each token tells of its text's label out (Selective Masking, 2004.09733)."""
+
+import functools
+import hashlib
+import io
+import logging
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from mmdiff.data.text_corpora import Text
+from mmdiff.data.text_tokens import TextTokenizer, TokenizedText
+from mmdiff.errors import UserError
+from mmdiff.masking.batched_texts import run_in_batches
+from mmdiff.models.pretrained_text import PretrainedText
+from mmdiff.models.text_encoder import TextModel
+from mmdiff.user_cache import cache_folder
+from mmdiff.whole_files import write_whole
+
+PREFIXES_AT_ONCE = 128
+STEP = 32  # tokens: the buffers of "buffer" are padded to multiples of this, so that few shapes are compiled
+THRESHOLD = 0.05  # of "buffer" in the paper; 0.01 in its configurations
+
+Parts = tuple[np.ndarray, np.ndarray, np.ndarray]
+log_line = logging.getLogger(__name__)
+
+
+class SelectiveError(UserError):
+    """The classifier does not go with the texts."""
+
+
+def token_importance(
+    classifier: PretrainedText,
+    texts: Sequence[Text],
+    tokenized: Sequence[TokenizedText],
+    rule: str = "prefix",
+    threshold: float = THRESHOLD,
+    progress_bar: bool = True,
+) -> list[Float[np.ndarray, " _"]]:
+    """How much each token tells of the text's label y; 0 for special tokens and markers.
+
+    "prefix" is how Difference-Masking restates the method (arXiv 2305.14577): P(y | x) - P(y | x[:i]), what the classifier
+    is still to learn where it has read the tokens before the i-th only; below 0 counts as 0. "buffer" is the method's own
+    rule: tokens are read one by one, and one that brings P(y) nearer than `threshold` to P(y | x) is important, 1, and
+    forgotten again; in texts that are classified wrong none is.
+
+    What was found is kept in the user's cache: there are as many prefixes as tokens, and runs with other seeds have them, too.
+
+    Args:
+      classifier: of whole texts, finetuned on their labels.
+      texts: each with its label.
+      tokenized: the same texts, by a vocabulary that may differ from the classifier's.
+      rule: "prefix" or "buffer".
+      threshold: of "buffer".
+      progress_bar: of the prefixes.
+
+    Raises SelectiveError where the classifier is none of whole texts, or does not know a text's label.
+    """
+    if rule not in RULES:
+        raise ValueError(f"no rule of importance is called {rule!r}; known: {', '.join(RULES)}")
+    own = TextTokenizer(classifier.tokenizer, classifier.config.longest).encode([text.text for text in texts])
+    labels = _labels(classifier, texts)
+    kept = _Kept(classifier.digest, rule, threshold if rule == "buffer" else 0.0, own, labels)
+    found = kept.read()
+    if found is None:
+        parts = [_split(text) for text in own]
+        doing = f"importance of tokens ({rule})" if progress_bar else ""
+        found = RULES[rule](_classify(classifier), parts, labels, threshold, doing)
+        found = [_around(x, part) for x, part in zip(found, parts, strict=True)]
+        kept.write(found)
+    return [_carried(*x) for x in zip(found, own, tokenized, strict=True)]
+
+
+def _labels(classifier: PretrainedText, texts: Sequence[Text]) -> list[int]:
+    """The place of each text's label among the classifier's."""
+    if classifier.head != "sequence":
+        raise SelectiveError(
+            f"the model {classifier.name} does not classify texts: masking.classifier needs the folder of one that was "
+            "finetuned on the task; `mmdiff probe --mode finetune` makes one"
+        )
+    places = {label: place for place, label in enumerate(classifier.labels)}
+    for text in texts:
+        if text.label not in places:
+            what = "has no label" if text.label is None else f"has the label {text.label!r}"
+            raise SelectiveError(
+                f"{text.name} {what}, and the classifier {classifier.name} knows {', '.join(places)}: it must be finetuned "
+                "on these texts"
+            )
+    return [places[text.label] for text in texts]
+
+
+def _split(found: TokenizedText) -> Parts:
+    """The special tokens before a text, the text's, and those behind it."""
+    inner = np.flatnonzero(found.start < found.end)
+    first, last = (inner[0], inner[-1] + 1) if len(inner) else (1, 1)
+    return found.tokens[:first], found.tokens[first:last], found.tokens[last:]
+
+
+def _classify(classifier: PretrainedText) -> Callable[..., list[Float[np.ndarray, " _"]]]:
+    """What gives the probability of each label for rows of tokens; rows that are equal are run once."""
+    module = TextModel(classifier.config, len(classifier.labels), "sequence")
+    params = jax.device_put(classifier.params, jax.local_devices()[0])
+
+    @jax.jit
+    def run(params, tokens, valid):
+        return jax.nn.softmax(module.apply({"params": params}, tokens, valid, method="classify").astype(jnp.float32))
+
+    def probabilities(rows, doing: str, lengths: tuple[int, ...] | None = None):
+        keys = [np.asarray(row).tobytes() for row in rows]
+        distinct = dict(zip(keys, rows, strict=True))
+        found = run_in_batches(
+            functools.partial(run, params), list(distinct.values()), PREFIXES_AT_ONCE, lengths, doing
+        )
+        by_place = dict(found)
+        by_key = {key: by_place[place] for place, key in enumerate(distinct)}
+        return [by_key[key] for key in keys]
+
+    return probabilities
+
+
+def _by_prefix(
+    classify: Callable, parts: Sequence[Parts], labels: Sequence[int], threshold: float, doing: str
+) -> list[np.ndarray]:
+    """max(P(y | x) - P(y | x[:i]), 0) of each token of the texts themselves."""
+    rows = [
+        np.concatenate([before, text[:length], behind])
+        for before, text, behind in parts
+        for length in range(len(text) + 1)
+    ]
+    found, importance = iter(classify(rows, doing)), []
+    for (_, text, _), label in zip(parts, labels, strict=True):
+        told = np.array([next(found)[label] for _ in range(len(text) + 1)], np.float32)
+        importance.append(np.maximum(told[-1] - told[:-1], 0))
+    return importance
+
+
+def _by_buffer(
+    classify: Callable, parts: Sequence[Parts], labels: Sequence[int], threshold: float, doing: str
+) -> list[np.ndarray]:
+    """1 for the tokens that the original rule marks; all texts go one token on together."""
+    whole = classify([np.concatenate(part) for part in parts], doing)
+    importance = [np.zeros(len(text), np.float32) for _, text, _ in parts]
+    buffers: list[list[int]] = [[] for _ in parts]
+    right = [text for text, label in enumerate(labels) if whole[text].argmax() == label]
+    if len(right) < len(parts):
+        log_line.warning("the classifier is wrong about %d of %d texts: no token of theirs counts as important",
+                         len(parts) - len(right), len(parts))  # fmt: skip
+    longest = max(len(text) for _, text, _ in parts) + max(len(before) + len(behind) for before, _, behind in parts)
+    lengths = tuple(range(STEP, longest + STEP, STEP))
+    for place in range(max(len(text) for _, text, _ in parts)):
+        active = [number for number in right if place < len(parts[number][1])]
+        tried = [
+            np.concatenate([parts[number][0], [*buffers[number], parts[number][1][place]], parts[number][2]]).astype(
+                np.int32
+            )
+            for number in active
+        ]
+        for number, told in zip(active, classify(tried, "", lengths), strict=True):
+            label = labels[number]
+            if whole[number][label] - told[label] < threshold:
+                importance[number][place] = 1
+            else:
+                buffers[number].append(int(parts[number][1][place]))
+    return importance
+
+
+RULES = {"prefix": _by_prefix, "buffer": _by_buffer}
+
+
+def _around(importance: np.ndarray, parts: Parts) -> np.ndarray:
+    """With the zeros of the special tokens at both ends."""
+    return np.pad(importance, (len(parts[0]), len(parts[2])))
+
+
+def _carried(importance: Float[np.ndarray, " t"], own: TokenizedText, other: TokenizedText) -> Float[np.ndarray, " s"]:
+    """The importance of another vocabulary's tokens: the highest that one of their characters has."""
+    if np.array_equal(own.tokens, other.tokens) and np.array_equal(own.start, other.start):
+        return np.where(other.word > 0, importance, 0).astype(np.float32)
+    of_character = np.zeros(max(own.end.max(), other.end.max()), np.float32)
+    for start, end, x in zip(own.start, own.end, importance, strict=True):
+        of_character[start:end] = np.maximum(of_character[start:end], x)
+    spans = zip(other.start, other.end, other.word, strict=True)
+    return np.array([of_character[start:end].max(initial=0) if word else 0 for start, end, word in spans], np.float32)
+
+
+class _Kept:
+    """The file of what was found for these tokens and labels with this classifier, in the user's cache."""
+
+    def __init__(
+        self, classifier: str, rule: str, threshold: float, texts: Sequence[TokenizedText], labels: Sequence[int]
+    ):
+        self._sizes = np.array([len(text.tokens) for text in texts], np.int64)
+        digest = hashlib.sha256(f"{classifier} {rule} {threshold} {list(labels)} {self._sizes.tolist()}".encode())
+        for text in texts:
+            digest.update(text.tokens.tobytes())
+        folder = cache_folder("token_importance")
+        self._path = folder / f"{digest.hexdigest()[:32]}.npy"
+
+    def read(self) -> list[np.ndarray] | None:
+        """None where nothing is kept, or it is damaged."""
+        try:
+            flat = np.load(self._path, allow_pickle=False)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, EOFError):
+            flat = None
+        if not isinstance(flat, np.ndarray) or flat.dtype != np.float32 or flat.shape != (self._sizes.sum(),):
+            log_line.warning("%s is damaged: it is made anew", self._path)
+            return None
+        return np.split(flat, np.cumsum(self._sizes)[:-1])
+
+    def write(self, found: list[np.ndarray]) -> None:
+        content = io.BytesIO()
+        np.save(content, np.concatenate(found), allow_pickle=False)
+        try:
+            write_whole(self._path, content.getvalue())
+        except OSError as error:
+            log_line.warning("the importance of tokens is not kept in %s: %s", self._path, error)

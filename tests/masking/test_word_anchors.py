@@ -1,0 +1,170 @@
+"""Words of texts against anchors: found, compared once, kept by a run; and the published lists."""
+
+import json
+
+import numpy as np
+import pytest
+from text_encoders import write_text_encoder
+
+from mmdiff.data.corpus import count_words
+from mmdiff.data.text_corpora import read_corpus
+from mmdiff.data.text_examples import word_types
+from mmdiff.masking.anchors import AnchorError, AnchorsConfig, WordAnchors, open_word_anchors, word_anchors_config
+from mmdiff.masking.published_anchors import PUBLISHED_ANCHORS
+from mmdiff.masking.text_vectors import load_text_encoder
+from mmdiff.masking.tf_icf import TfIcfError, read_unigrams
+
+TEXTS = ["<< Penny >> has a big dog", "the dog's [[ laptop ]] is big", "Dog , zzyzx and zzyzx and zzyzx"]
+WORDS = ["<<", "Penny", ">>", "has", "a", "big", "dog", "dog's", "laptop", "Dog", ",", "man", "zzyzx"]
+
+
+@pytest.fixture(scope="module")
+def encoder_folder(tmp_path_factory):
+    return str(write_text_encoder(tmp_path_factory.mktemp("encoders") / "tiny"))
+
+
+@pytest.fixture
+def unigrams(tmp_path):
+    path = tmp_path / "unigrams.txt"
+    path.write_text("a\t500\nis\t300\nthe\t100\nbig\t50\nhas\t40\nand\t40\npenny\t10\nlaptop\t10\ndog\t10\n")
+    return str(path)
+
+
+def opened(kept=None, encoder=None, words=WORDS, **fields):
+    config = word_anchors_config(**{"min_count": 1} | fields)
+    config.validate()
+    return open_word_anchors(config, TEXTS, words, kept, encoder, progress_bar=False)
+
+
+def test_text_starts_from_twenty_found_anchors_without_person():
+    config = word_anchors_config()
+    config.validate()
+    assert (config.words, config.find, config.unigrams) == ((), 20, "")
+    assert AnchorsConfig().words == ("person",) and not AnchorsConfig().listed
+
+
+def test_anchors_are_found_in_the_texts_without_markers_or_words_that_are_not_listed(unigrams):
+    anchors = opened(unigrams=unigrams, find=3)
+    assert [(word.word, word.count, word.general_count) for word in anchors.found] == [
+        ("dog", 3, 10),
+        ("laptop", 1, 10),
+        ("penny", 1, 10),
+    ]
+    assert opened(unigrams=unigrams, find=1, listed=False, floor=1).words == ("zzyzx",)
+    with pytest.raises(TfIcfError, match="lower min_count, or take words that are not listed"):
+        opened(unigrams=unigrams, min_count=9)
+
+
+def test_given_anchors_come_before_those_found(unigrams):
+    assert opened(unigrams=unigrams, words=WORDS, find=1).words == ("dog",)
+    config = word_anchors_config(words=("Dog",), find=1, min_count=1, unigrams=unigrams)
+    assert open_word_anchors(config, TEXTS, [], progress_bar=False).words == ("Dog", "laptop")
+
+
+def test_without_an_encoder_only_an_anchor_counts_in_any_case_and_with_a_possessive(unigrams):
+    anchors = opened(unigrams=unigrams, find=1)
+    words = ("dog", "Dog", "dog's", "DOG’s", "dogs", "laptop")
+    assert [anchors.similarity(word) for word in words] == [1, 1, 1, 1, 0, 0]
+
+
+def test_a_word_has_the_cosine_of_the_nearest_anchor_or_of_their_mean(unigrams, encoder_folder):
+    encoder = load_text_encoder(encoder_folder)
+    dog, laptop, man = encoder.embed(["dog", "laptop", "man"])
+    nearest = opened(unigrams=unigrams, find=2, encoder=encoder)
+    assert nearest.words == ("dog", "laptop")
+    assert nearest.similarity("Laptop") == 1
+    assert nearest.similarity("man") == pytest.approx(max(man @ dog, man @ laptop, 0), abs=1e-5)
+    mean = (dog + laptop) / np.linalg.norm(dog + laptop)
+    centroid = opened(unigrams=unigrams, find=2, encoder=encoder, compare="centroid", text_encoder=encoder_folder)
+    assert centroid.similarity("dog") == pytest.approx(dog @ mean, abs=1e-5)
+
+
+def test_punctuation_and_markers_have_no_similarity_and_are_not_embedded(unigrams, encoder_folder):
+    inner, asked = load_text_encoder(encoder_folder), []
+
+    class Counting:
+        name, digest, pool = inner.name, inner.digest, inner.pool
+
+        def embed(self, texts):
+            asked.extend(texts)
+            return inner.embed(texts)
+
+    anchors = WordAnchors(["dog"], encoder=Counting)
+    anchors.learn(WORDS)
+    assert asked == ["dog", "penny", "has", "a", "big", "dog", "laptop", "man", "zzyzx"]  # each type once
+    assert [anchors.similarity(word) for word in ("<<", ">>", ",", "...", "_")] == [0] * 5
+    assert len(asked) == 9
+
+
+def test_what_a_run_kept_is_opened_without_searching_or_an_encoder(unigrams, encoder_folder, tmp_path):
+    encoder = load_text_encoder(encoder_folder)
+    first = opened(unigrams=unigrams, find=2, encoder=encoder)
+    kept = tmp_path / "anchors.json"
+    kept.write_text(json.dumps(first.to_json()))
+    again = opened(kept, unigrams="gone", find=2, encoder=encoder)
+    assert again.to_json() == first.to_json()
+    assert again.similarity("Man") == first.similarity("man")
+    assert again.similarity("<<") == 0
+    # A word that was not there then is compared by the same encoder.
+    assert opened(kept, encoder, words=["person"]).similarity("person") == pytest.approx(
+        float(max(encoder.embed(["person"])[0] @ encoder.embed(["dog", "laptop"]).T)), abs=1e-5
+    )
+
+
+def test_what_a_run_kept_is_not_used_with_another_encoder(unigrams, encoder_folder, tmp_path):
+    kept = tmp_path / "anchors.json"
+    kept.write_text(json.dumps(opened(unigrams=unigrams, encoder=load_text_encoder(encoder_folder)).to_json()))
+    other = load_text_encoder(str(write_text_encoder(tmp_path / "other", seed=1)))
+    with pytest.raises(AnchorError, match="no longer holds the text encoder tiny"):
+        opened(kept, other, words=["person"])
+    with pytest.raises(AnchorError, match="was made with the text encoder tiny: give its folder"):
+        opened(kept)
+
+
+def anchors_of(shared_data, name, **fields):
+    """The anchors found in a real corpus, and how many of them the authors published."""
+    texts = [text.text for text in read_corpus(shared_data / "text_classification" / name).splits["train"]]
+    config = word_anchors_config(**fields)
+    found = {word.word for word in open_word_anchors(config, texts, [], progress_bar=False).found}
+    return found, len(found & set(PUBLISHED_ANCHORS[name]))
+
+
+def test_most_of_the_published_anchors_are_found(shared_data):
+    norvig = str(shared_data / "unigrams/count_1w.txt.gz")
+    found, published = anchors_of(shared_data, "citation_intent", unigrams=norvig)
+    assert len(found) == 20 and published == 15
+    assert {"charniak", "coreference", "treebank", "och", "roth"} <= found
+    # With a floor, names that general English lacks come first; of longer words alone it suffices.
+    assert anchors_of(shared_data, "citation_intent", unigrams=norvig, listed=False)[1] == 13
+    assert anchors_of(shared_data, "citation_intent", unigrams=norvig, listed=False, min_length=4)[1] == 14
+    assert anchors_of(shared_data, "citation_intent")[1] == 13  # wordfreq does not list charniak
+    # ChemProt's list is of commoner words than 30 times.
+    assert anchors_of(shared_data, "chemprot", unigrams=norvig)[1] == 2
+    assert anchors_of(shared_data, "chemprot", unigrams=norvig, min_count=100)[1] == 14
+
+
+def test_no_published_anchor_is_a_word_that_general_english_lacks(shared_data):
+    general = read_unigrams(shared_data / "unigrams/count_1w.txt.gz")
+    unlisted = 0
+    for name, words in PUBLISHED_ANCHORS.items():
+        assert len(words) == 20 and all(word in general for word in words)
+        texts = read_corpus(shared_data / "text_classification" / name).splits["train"]
+        counts = count_words(text.text for text in texts)
+        unlisted += sum(count >= 30 and word.isalpha() and word not in general for word, count in counts.items())
+    assert unlisted == 18
+
+
+def test_the_published_lists_are_those_of_the_paper_tables(shared_data):
+    stored = json.loads((shared_data.parent / "paper_tables.json").read_text())["official_seed_words_K20"]
+    assert {name: list(words) for name, words in PUBLISHED_ANCHORS.items()} == {
+        name: stored[name] for name in PUBLISHED_ANCHORS
+    }
+
+
+def test_every_word_of_a_corpus_is_learnt_from_its_types(unigrams, tmp_path):
+    (tmp_path / "train.txt").write_text("\n".join(TEXTS))
+    texts = read_corpus(tmp_path / "train.txt").splits["train"]
+    anchors = opened(unigrams=unigrams, find=1, words=word_types(texts))
+    assert set(anchors.to_json()["labels"]) == {
+        "penny", "has", "a", "big", "dog", "the", "laptop", "is", "zzyzx", "and",
+    }  # fmt: skip
