@@ -18,6 +18,7 @@ import numpy as np
 
 from mmdiff.data.video_examples import VideoBatch
 from mmdiff.masking.hiding import hide, random_values
+from mmdiff.masking.selection import example_keys
 from mmdiff.masking.strategies import STRATEGIES, MaskingConfig, with_strategy
 from mmdiff.models.reserve import MerlotReserve, ReserveConfig, init_params
 from mmdiff.models.transformer import HEAD_SIZE, first_attention
@@ -25,7 +26,6 @@ from mmdiff.objectives.masked_video import (
     MaskedVideo,
     MaskedVideoConfig,
     compare,
-    example_keys,
     hide_frames,
     predict,
     see,

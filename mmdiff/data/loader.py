@@ -1,7 +1,7 @@
 """Records in, shuffled batches out, in an order that the number of hosts does not change and any step can be found in."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 import grain.python as grain
@@ -29,8 +29,10 @@ class Batches(Generic[Example]):
     all there is to remember of a position.
     """
 
-    def __init__(self, examples: grain.MapDataset, batch_size: int, threads: int, host: int, hosts: int):
-        """`examples` are those of the run, made when they are asked for; `batch_size` is this host's share."""
+    def __init__(
+        self, examples: grain.MapDataset | Sequence[Example], batch_size: int, threads: int, host: int, hosts: int
+    ):
+        """`examples` are the endless ones of the run, made when they are asked for; `batch_size` is this host's share."""
 
         def own(row: int) -> Example:
             batch, place = divmod(row, batch_size)

@@ -8,7 +8,7 @@ without noise it is top-k.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
 
 def choose(
@@ -43,3 +43,8 @@ def choose(
     order = jnp.lexsort((within, first, -drawn, -value, ~eligible))
     rank = jnp.argsort(order)
     return eligible & (rank < budget)
+
+
+def example_keys(ids: UInt32[Array, " b"], key: Key[Array, ""]) -> Key[Array, " b"]:
+    """One key per example, whatever its place in the batch."""
+    return jax.vmap(lambda example: jax.random.fold_in(key, example))(ids)

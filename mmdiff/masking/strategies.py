@@ -158,15 +158,32 @@ def find(name: str) -> Strategy:
 
     A function from `Patches` to scores is a strategy whose patches fall one by one. Raises StrategyError.
     """
-    if name in STRATEGIES:
-        return STRATEGIES[name]
-    installed = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    aimed = with_strategy(MaskingConfig(), name)
+    hint = f"{aimed.strategy} with masking.where={aimed.where}; " if aimed.strategy != name else ""
+    found = look_up(name, STRATEGIES, ENTRY_POINTS, Strategy, "Patches", "mmdiff/masking/strategies.py", hint)
+    return found if isinstance(found, Strategy) else Strategy(each_patch, found)
+
+
+def look_up(name: str, table: dict, entry_group: str, row: type, sees: str, file: str, hint: str = ""):
+    """What a name stands for: a `row` of the table, an installed or an importable one, or a function of somebody's own.
+
+    Args:
+      name: of the strategy.
+      table: the strategies that there are.
+      entry_group: of the entry points.
+      row: the class of a strategy.
+      sees: the name of what a strategy sees.
+      file: where to read about it, for messages.
+      hint: the likelier names, for messages.
+
+    Raises StrategyError.
+    """
+    if name in table:
+        return table[name]
+    installed = {point.name: point for point in entry_points(group=entry_group)}
     module, _, attribute = name.partition(":")
     if name not in installed and not (module and attribute):
-        known = ", ".join([*STRATEGIES, *sorted(installed)])
-        aimed = with_strategy(MaskingConfig(), name)
-        if aimed.strategy != name:
-            known = f"{aimed.strategy} with masking.where={aimed.where}; {known}"
+        known = hint + ", ".join([*table, *sorted(installed)])
         raise StrategyError(
             f"masking.strategy={name!r} is unknown; known: {known}; your own is package.module:function"
         )
@@ -178,12 +195,12 @@ def find(name: str) -> Strategy:
         raise StrategyError(
             f"masking.strategy={name!r} cannot be imported ({type(error).__name__}: {error}); {advice}"
         ) from error
-    if not isinstance(found, Strategy) and not callable(found):
+    if not isinstance(found, row) and not callable(found):
         raise StrategyError(
-            f"masking.strategy={name!r} is a {type(found).__name__}: it must be a function from Patches to scores, or a "
-            "Strategy; see mmdiff/masking/strategies.py"
+            f"masking.strategy={name!r} is a {type(found).__name__}: it must be a function from {sees} to scores, or a "
+            f"{row.__name__}; see {file}"
         )
-    return found if isinstance(found, Strategy) else Strategy(each_patch, found)
+    return found
 
 
 def with_strategy(masking: MaskingConfig, name: str) -> MaskingConfig:
@@ -224,7 +241,10 @@ def mask_patches(
             "and columns"
         )
     wanted_key, rest_key = jax.random.split(key)
-    score, group = _ask(config, patches)
+    strategy = find(config.strategy)
+    if not config.whole_tracks:
+        strategy = strategy._replace(group=each_patch)
+    score, group = ask(config.strategy, strategy, patches, len(patches.valid), "patches")
     # A clip without any real patch only fills up a batch: nothing of it is ever hidden.
     valid = (patches.valid | patches.valid.any()) if config.mask_padding else patches.valid
     valid = valid[units].all(axis=1)
@@ -242,26 +262,26 @@ def mask_patches(
     return PatchMask(hidden[unit_of], scored[unit_of], score)
 
 
-def _ask(config: MaskingConfig, patches: Patches) -> tuple[Float[Array, " n"], Int[Array, " n"]]:
-    """The scores, numbers or -inf, and groups of the configuration's strategy."""
-    strategy = find(config.strategy)
-    if not config.whole_tracks:
-        strategy = strategy._replace(group=each_patch)
+def ask(name: str, strategy, units, count: int, called: str) -> tuple[Float[Array, " n"], Int[Array, " n"]]:
+    """The scores, numbers or -inf, and groups that a strategy of this name gives `count` units, called so in messages.
+
+    Raises StrategyError where it fails, or gives something else.
+    """
     answers = []
     for what, function, kind in (("scores", strategy.score, jnp.floating), ("groups", strategy.group, jnp.integer)):
         try:
-            found = jnp.asarray(function(patches))
+            found = jnp.asarray(function(units))
         except UserError:
             raise
         except Exception as error:  # a strategy is anybody's code
             raise StrategyError(
-                f"masking.strategy={config.strategy!r} failed ({type(error).__name__}: {str(error).partition(chr(10))[0]}); it "
-                "is traced once by JAX: see mmdiff/masking/strategies.py for what it gets"
+                f"masking.strategy={name!r} failed ({type(error).__name__}: {str(error).partition(chr(10))[0]}); it is "
+                "traced once by JAX: see mmdiff/masking/strategies.py for what it gets"
             ) from error
-        if found.shape != patches.valid.shape or not jnp.issubdtype(found.dtype, kind):
+        if found.shape != (count,) or not jnp.issubdtype(found.dtype, kind):
             raise StrategyError(
-                f"masking.strategy={config.strategy!r} gave {what} of shape {found.shape} and type {found.dtype}; it must "
-                f"give one {kind.__name__} number for each of the {patches.valid.shape[0]} patches"
+                f"masking.strategy={name!r} gave {what} of shape {found.shape} and type {found.dtype}; it must give one "
+                f"{kind.__name__} number for each of the {count} {called}"
             )
         answers.append(found)
     score = jax.lax.stop_gradient(answers[0]).astype(jnp.float32)

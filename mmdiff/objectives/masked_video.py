@@ -12,10 +12,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, UInt8, UInt32
+from jaxtyping import Array, Bool, Float, Int, Key, UInt8
 
 from mmdiff.data.video_examples import VideoBatch
 from mmdiff.masking.hiding import constant_vector, hide, random_values
+from mmdiff.masking.selection import example_keys
 from mmdiff.masking.strategies import MaskingConfig, Patches, PatchMask, find, mask_patches, patch_units
 from mmdiff.models.reserve import MerlotReserve, patchify
 from mmdiff.models.reserve_encoders import to_windows
@@ -213,11 +214,6 @@ def compare(
         against_target(prediction.from_audio, IMAGES_TO_AUDIO),
         against_target(prediction.from_text, TEXT_TO_AUDIO),
     )
-
-
-def example_keys(ids: UInt32[Array, " b"], key: Key[Array, ""]) -> Key[Array, " b"]:
-    """One key per clip, whatever its place in the batch."""
-    return jax.vmap(lambda example: jax.random.fold_in(key, example))(ids)
 
 
 def flat_patches(batch: VideoBatch, grid: tuple[int, int], images: Encoded | None) -> Patches:
