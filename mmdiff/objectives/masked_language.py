@@ -1,0 +1,220 @@
+"""A batch of texts and a key in, the loss of predicting hidden tokens out: continued pretraining on text."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from mmdiff.data.text_examples import TextBatch
+from mmdiff.masking.selection import example_keys
+from mmdiff.masking.strategies import EXACT
+from mmdiff.masking.word_hiding import replace
+from mmdiff.masking.word_strategies import TokenMask, Tokens, WordMaskingConfig, find, mask_tokens
+from mmdiff.models.text_encoder import TextModel
+
+WEIGHTINGS = ("equal", "terms", "mslm")
+
+
+@dataclasses.dataclass
+class MaskedLanguageConfig:
+    """How the loss is computed."""
+
+    weighting: str = (
+        "equal"  # of hidden tokens: equal, or `terms`: domain terms by MSLM's weights; or all of its loss, `mslm`
+    )
+    dropout: float = 0.1  # while training
+    soft_masked_gradients: bool = (
+        False  # DGA: what matters to general knowledge learns less, and a contrast (arXiv 2301.08986)
+    )
+    importance_texts: int = 1000  # `soft_masked_gradients`: training texts from which the importance of heads is found
+    contrast_temperature: float = 0.05  # `soft_masked_gradients`
+    soften: str = "parameters"  # `soft_masked_gradients`: the gradient of a head's parameters alone, or of what "flow"s through it
+
+    def validate(self) -> None:
+        """Raises ValueError, with what is allowed, for a value that means nothing."""
+        if self.weighting not in WEIGHTINGS:
+            raise ValueError(f"objective.weighting={self.weighting!r} is unknown; known: {', '.join(WEIGHTINGS)}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"objective.dropout={self.dropout} must be from 0 to less than 1")
+        if self.soft_masked_gradients and not self.dropout:
+            raise ValueError(
+                "objective.soft_masked_gradients=True needs objective.dropout above 0: heads matter by what it disturbs"
+            )
+        if self.soften not in ("parameters", "flow"):
+            raise ValueError(f"objective.soften={self.soften!r} is unknown; known: parameters, flow")
+        if self.importance_texts < 1 or self.contrast_temperature <= 0:
+            raise ValueError("objective.importance_texts and contrast_temperature must be more than 0")
+
+
+class TermWeights(NamedTuple):
+    """How much a hidden token counts: one of a domain term, and any other (MSLM, arXiv 2403.18025)."""
+
+    term: float = 1.0
+    other: float = 1.0
+
+
+ALIKE = TermWeights()
+
+
+def term_weights(hidden_in_terms: int, hidden_elsewhere: int) -> TermWeights:
+    """The released code's weights, from how many tokens a corpus' masks hide: the softmax of two shares, plus 1.
+
+    The share of terms among the hidden tokens, but at least a half, stands for terms; or a half at most for other tokens.
+    """
+    share = 1 - hidden_elsewhere / max(hidden_in_terms + hidden_elsewhere, 1)
+    shares = np.array([max(0.5, share), min(0.5, share)])
+    term, other = np.exp(shares) / np.exp(shares).sum()
+    return TermWeights(1 + float(term), 1 + float(other))
+
+
+class Scored(NamedTuple):
+    """What the model makes of `m` places of each text: all hidden ones, and others that do not count."""
+
+    loss: Float[Array, "b m"]  # cross entropy, in nats
+    right: Bool[Array, "b m"]
+    hidden: Bool[Array, "b m"]
+    in_term: Bool[Array, "b m"]
+    similarity: Float[Array, "b m"]  # of the word to the anchors
+    valid: Bool[Array, "b m"]
+    maskable: Int[Array, " b"]  # tokens that may be hidden
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedLanguage:
+    """The objective of continued pretraining on text: what the training loop asks for a loss."""
+
+    model: TextModel
+    masking: WordMaskingConfig
+    config: MaskedLanguageConfig
+    mask_token: int  # its id
+    special_tokens: tuple[int, ...]  # ids that are never drawn in place of a hidden token
+    weights: TermWeights = ALIKE
+    deterministic: bool = False  # no dropout
+
+    couples = False
+
+    def __call__(
+        self, params: dict, batch: TextBatch, key: Key[Array, ""], step: Int[Array, ""]
+    ) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """The loss, a mean over the hidden tokens of the batch, and scalar metrics.
+
+        It depends neither on padding nor, weighed by `examples`, on how texts are batched.
+        """
+        return self.reduce(self.score(params, batch, key, step))
+
+    def score(
+        self,
+        params: dict,
+        batch: TextBatch,
+        key: Key[Array, ""],
+        step: Int[Array, ""],
+        gradient_scale: Float[Array, "l h"] | None = None,
+    ) -> Scored:
+        """The loss of each token that counts; `gradient_scale` as in `BertEncoder`."""
+        mask, tokens = self.hide(batch, key, step)
+        hidden = mask.hidden
+        # Hidden places first: the vocabulary is scored only there.
+        places = jnp.argsort(~hidden, axis=1, stable=True)[:, : self.most_places(hidden.shape[1])]
+
+        def at(x: Array) -> Array:
+            return jnp.take_along_axis(x, places, axis=1)
+
+        drop = {"dropout": jax.random.fold_in(jax.random.split(key, 3)[2], step)}
+        logits = self.model.apply(
+            {"params": params}, tokens, batch.valid, places, gradient_scale=gradient_scale,
+            deterministic=self.deterministic or not self.model.config.dropout, rngs=drop, method="masked_logits",
+        )  # fmt: skip
+        target = at(batch.tokens)
+        return Scored(
+            optax.softmax_cross_entropy_with_integer_labels(logits, target),
+            logits.argmax(axis=-1) == target,
+            at(hidden),
+            at(batch.entity) > 0,
+            at(batch.weight),
+            at(batch.valid),
+            (batch.word > 0).sum(axis=1),
+        )
+
+    def reduce(self, scored: Scored) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """The loss and scalar metrics of tokens."""
+        hidden = scored.hidden
+
+        def mean(x: Array, where: Array) -> Array:
+            return jnp.sum(jnp.where(where, x, 0)) / jnp.maximum(where.sum(), 1)
+
+        masked_loss, loss = mean(scored.loss, hidden), None
+        weight = jnp.where(scored.in_term, self.weights.term, self.weights.other)
+        if self.config.weighting == "equal":
+            loss = masked_loss
+        elif self.config.weighting == "terms":
+            total = jnp.sum(jnp.where(hidden, weight, 0))
+            loss = jnp.sum(jnp.where(hidden, weight * scored.loss, 0)) / jnp.maximum(total, 1e-9)
+        else:
+            # As released: visible tokens count 1, and a text counts by its hidden tokens; but padding does not.
+            weighed = jnp.where(scored.valid, jnp.where(hidden, weight, 1.0) * scored.loss, 0).sum(axis=1)
+            of_text = weighed / jnp.maximum(scored.valid.sum(axis=1), 1) * (1 + hidden.sum(axis=1))
+            loss = mean(of_text, scored.valid.any(axis=1))
+        return loss, {
+            "loss": loss,
+            "masked_loss": masked_loss,
+            "accuracy": mean(scored.right, hidden),
+            "hidden_share": hidden.sum() / jnp.maximum(scored.maskable.sum(), 1),
+            "hidden_similarity": mean(scored.similarity, hidden),
+            "hidden_in_terms": mean(scored.in_term, hidden),
+        }
+
+    def most_places(self, length: int) -> int:
+        """How many tokens of a text of this length may count."""
+        if self.config.weighting == "mslm" or find(self.masking.strategy).rates:
+            return length
+        return max(int(np.floor(self.masking.ratio * length + EXACT)), 1)
+
+    def hide(self, batch: TextBatch, key: Key[Array, ""], step: Int[Array, ""]) -> tuple[TokenMask, Int[Array, "b t"]]:
+        """What a step with these arguments hides, and what the model reads.
+
+        Masks are a function of the run's key, the text's id and, unless static, the step. What stands in place of hidden
+        tokens is drawn anew each step even where the masks stay: nothing can be learned from it.
+        """
+        batch = jax.tree.map(jnp.asarray, batch)
+        mask_key, value_key, _ = jax.random.split(key, 3)
+        mask_keys = example_keys(batch.id, mask_key if self.masking.static else jax.random.fold_in(mask_key, step))
+        value_keys = example_keys(batch.id, jax.random.fold_in(value_key, step))
+        vocabulary = np.arange(self.model.config.vocab_size)
+        ordinary = jnp.asarray(vocabulary[~np.isin(vocabulary, self.special_tokens)], jnp.int32)
+        together = find(self.masking.strategy).replaced_together
+
+        def of_text(mask_key, value_key, row: TextBatch):
+            seen = Tokens(row.word, row.weight, row.entity, row.ngram, row.attention, row.importance, mask_key)
+            mask = mask_tokens(mask_key, seen, self.masking)
+            values = replace(
+                value_key, row.tokens, *mask, self.masking.replacement, self.mask_token, ordinary, together
+            )
+            return mask, values
+
+        return jax.vmap(of_text)(mask_keys, value_keys, batch)
+
+    def examples(self, batch: TextBatch) -> Int[Array, ""]:
+        """How much a batch weighs beside others: as many tokens as it hides; for `entity_rates` as may be hidden."""
+        maskable = (batch.word > 0).sum(axis=1)
+        if self.config.weighting == "mslm":
+            return batch.valid.any(axis=1).sum()
+        if find(self.masking.strategy).rates:
+            return maskable.sum()
+        sizes = np.arange(batch.word.shape[1] + 1)
+        budgets = np.where(sizes, np.maximum(np.floor(self.masking.ratio * sizes + EXACT), 1), 0).astype(np.int32)
+        return jnp.asarray(budgets)[maskable].sum()
+
+    def without_remat(self) -> "MaskedLanguage":
+        """The same objective, with no activation computed twice to save memory."""
+        return self._with_sizes(remat=False)
+
+    def without_dropout(self) -> "MaskedLanguage":
+        """The same objective as validation measures it."""
+        return dataclasses.replace(self, deterministic=True)
+
+    def _with_sizes(self, **changed) -> "MaskedLanguage":
+        return dataclasses.replace(self, model=self.model.clone(config=self.model.config._replace(**changed)))
