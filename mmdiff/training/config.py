@@ -160,8 +160,8 @@ def apply_preset(config, name: str) -> None:
         set_field(config, path, value)
 
 
-def parse_config(arguments: list[str], wanted: type):
-    """The `wanted` configuration of `--config FILE[:ARGUMENT] --config.section.field=value ...`.
+def parse_config(arguments: list[str], *wanted: type):
+    """The configuration, one of `wanted`, of `--config FILE[:ARGUMENT] --config.section.field=value ...`.
 
     The file's `get_config(argument)` comes first, then the preset, then the other fields of the command line.
 
@@ -179,7 +179,8 @@ def parse_config(arguments: list[str], wanted: type):
     except Exception as error:  # noqa: BLE001  the file is the user's code
         raise ConfigError(f"{file} cannot be used: {type(error).__name__}: {error}") from None
     if not isinstance(plain, wanted):
-        raise ConfigError(f"{file} gives a {type(plain).__name__}, and this command needs a {wanted.__name__}")
+        needed = " or a ".join(kind.__name__ for kind in wanted)
+        raise ConfigError(f"{file} gives a {type(plain).__name__}, and this command needs a {needed}")
     try:
         config, overrides, rest = _parse(arguments)
     except (absl.flags.Error, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -228,8 +229,9 @@ def validate(config) -> None:
 
 def with_absolute_paths(config):
     """A copy whose PATHS mean the same from every working directory."""
-    given = [path for path in PATHS if hasattr(config, path.split(".")[0]) and get_field(config, path)]
-    return with_fields(config, {path: str(Path(get_field(config, path)).resolve()) for path in given})
+    sections = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    given = {path: getattr(sections.get(path.split(".")[0]), path.split(".")[1], "") for path in PATHS}
+    return with_fields(config, {path: str(Path(value).resolve()) for path, value in given.items() if value})
 
 
 def to_json(config) -> str:
@@ -239,7 +241,15 @@ def to_json(config) -> str:
 
 # Where inputs lie may change between two starts of a run. What they hold may not and is compared apart, or what was made of
 # it is kept with the run.
-PATHS = ("data.records", "data.tokenizer", "model.checkpoint", "anchors.unigrams", "anchors.text_encoder")
+PATHS = (
+    "data.records",
+    "data.corpus",
+    "data.tokenizer",
+    "model.checkpoint",
+    "masking.classifier",
+    "anchors.unigrams",
+    "anchors.text_encoder",
+)
 
 # How the same run is computed on the devices there are, and looked at, may change, too.
 MACHINE = ("train.fsdp", "train.expected_examples", "train.log_every", "model.remat", "data.threads")

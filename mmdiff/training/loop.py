@@ -62,6 +62,10 @@ class Training(NamedTuple):
     keep: Callable[[dict], None]
     names: Callable[[Any], list[str]]
     title: str  # of the progress bar
+    measured: Objective | None = None  # what validation measures, where that is not the objective: it without dropout
+    replayable: bool = False  # `mmdiff replay` can take a step of it again
+    # What validation batches gave, each with what it weighs, as one; None: by weighted means.
+    combine: Callable[[list[tuple[dict, jax.Array]]], dict[str, float]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,16 +181,17 @@ class Run:
         self._watch, self._progress_bar = watch, progress_bar
         self._state, self._shardings, self._progress, self._checkpoints = position
         self._step = int(self._state.step)  # of the host; the devices are behind it
-        self._compiled = None
+        self._compiled = {}  # the step, by the shapes of its batch: texts of different lengths
         self._metrics = None  # of the last step, still on the devices
         self._unwritten = None  # step and metrics of a line: read only once the next step is under way
         self._notice = Notice()
         self._stack = contextlib.ExitStack()
 
+        measured = training.measured or training.objective
+
         def look(params, batch):
-            whole = used_whole(mesh, params)
-            metrics = training.objective(whole, batch, training.key, jnp.zeros((), jnp.int32))[1]
-            return metrics, training.objective.examples(batch)
+            metrics = measured(used_whole(mesh, params), batch, training.key, jnp.zeros((), jnp.int32))[1]
+            return metrics, measured.examples(batch)
 
         self._look = jax.jit(look)
 
@@ -238,10 +243,13 @@ class Run:
         """One step of training, under way when this returns."""
         with self._clock.waiting():
             batch = put_batch(self._mesh, next(self._training.batches))
-        if self._compiled is None:
-            self._compile(batch)
+        shapes = tuple(x.shape for x in jax.tree.leaves(batch))
+        if shapes not in self._compiled:
+            self._compiled[shapes] = self._compile(batch)
+        compiled, flops = self._compiled[shapes]
         self._profile.before(self._step, self._state)
-        self._state, self._metrics = self._compiled(self._state, batch)
+        self._state, self._metrics = compiled(self._state, batch)
+        self._clock.began(flops)
         self._step += 1
         self._bar.update()
         self._write_line()
@@ -261,7 +269,7 @@ class Run:
                 looked.append(self._look(self._state.params, put_batch(self._mesh, batch)))
                 if self._notice.here:
                     return
-            found = weighted_mean(looked)
+            found = (self._training.combine or weighted_mean)(looked)
             self._log.write(self._step, "validation", found)
             if not math.isfinite(found["loss"]):
                 raise RunError(
@@ -310,16 +318,22 @@ class Run:
             trackers.append(WeightsAndBiases(self._workdir, self._watch.wandb, about))
         return trackers
 
-    def _compile(self, batch) -> None:
+    def _compile(self, batch) -> tuple[Callable, float]:
+        """The step for batches of these shapes, and its FLOPs."""
         training, train, params = self._training, self._train, self._state.params
         function = jit_train_step(
             training.objective, training.optimizer, train.accumulation, training.key, self._mesh, self._state
         )
-        with self._notice.leaving_at_once():
+        # Before the first step there is nothing to save. Later a notice waits until a step is taken.
+        first = self._metrics is None
+        with self._notice.leaving_at_once() if first else contextlib.nullcontext(), self._clock.paused(self._state):
             lowered = function.lower(self._state, batch)
             flops = step_flops(lowered, training.objective, train.accumulation, params, batch)
-            self._compiled = self._clock.compile(lowered, flops)
+            compiled = self._clock.compile(lowered, flops)
         hosts.wait("compiled")  # They compile at different speeds, and gloo waits for 30 seconds only.
+        if first:
+            self._clock.restart()
+        return compiled, flops
 
     def _write_line(self) -> None:
         """Metrics of a step that were not read yet; reading them waits for it."""
@@ -352,8 +366,8 @@ class Run:
                 where = nonfinite.write_dump(self._workdir, dump)
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         examples = f" (examples: {'; '.join(names[:NAMED])}{more})" if names else ""
-        # Only clips have names, and only their steps can be taken again.
-        says = f"`mmdiff replay {self._workdir}` says which, from what {where} holds" if names else f"{where} holds it"
+        replay = f"`mmdiff replay {self._workdir}` says which, from what {where} holds"
+        says = replay if self._training.replayable else f"{where} holds it"
         raise RunError(
             f"the loss or a gradient of step {taken + 1} is no number{examples}: {says}; start again in another --workdir "
             "with a lower --config.optimizer.learning_rate, or with --config.model.dtype=float32"

@@ -76,22 +76,27 @@ class StepClock:
         self._steps = steps
         self._examples = examples_per_step
         self._step = step
-        self._waited = 0.0
+        self._waited, self._flops = 0.0, 0.0
         self._since = time.perf_counter()
+        self._peak: float | None = None  # FLOP/s of all devices; not known before the first step
 
     def compile(self, lowered, flops: float):
-        """The compiled step, before the clock starts; `flops` are those of a step on all devices together."""
+        """The compiled step, of so many `flops` on all devices together."""
         start = time.perf_counter()
         compiled = lowered.compile()
-        self._flops, self._peak = flops, peak_flops()
-        log_line.info(
-            "compiled in %.1f s: %.3g FLOPs a step; these devices could do %.3g FLOP/s",
-            time.perf_counter() - start,
-            self._flops,
-            self._peak,
-        )
-        self._waited, self._since = 0.0, time.perf_counter()
+        log_line.info("compiled in %.1f s: %.3g FLOPs a step", time.perf_counter() - start, flops)
+        if self._peak is None:
+            self._peak = peak_flops()
+            log_line.info("these devices could do %.3g FLOP/s", self._peak)
         return compiled
+
+    def restart(self) -> None:
+        """What was before is not training."""
+        self._waited, self._flops, self._since = 0.0, 0.0, time.perf_counter()
+
+    def began(self, flops: float) -> None:
+        """A step of so many FLOPs is under way."""
+        self._flops += flops
 
     def rates(self, step: int) -> dict[str, float]:
         """Of the steps since the last time; `hours_left` if nothing stops the run early."""
@@ -101,11 +106,11 @@ class StepClock:
         rates = {
             "examples_per_second": self._examples / seconds,
             "seconds_per_step": seconds,
-            "mfu": self._flops / seconds / self._peak,
+            "mfu": self._flops / elapsed / self._peak,
             "input_wait": self._waited / elapsed,
             "hours_left": (self._steps - step) * seconds / 3600,
         }
-        self._step, self._since, self._waited = step, now, 0.0
+        self._step, self._since, self._waited, self._flops = step, now, 0.0, 0.0
         return rates
 
     @contextlib.contextmanager

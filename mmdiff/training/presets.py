@@ -58,21 +58,25 @@ def _comment(section: type, field: str) -> str:
     return re.search(rf"^ +{field}: .*?  # (.*)$", inspect.getsource(section), re.MULTILINE)[1].replace("|", "/")
 
 
-def page(config) -> str:
-    """The page of the documentation."""
+def page(video, text) -> str:
+    """The page of the documentation, of a configuration for video and one for text."""
     return (
-        "# Presets of continued pretraining\n\n"
+        "# Presets of continued pretraining\n\n## Video\n\n"
         "`--config.preset=NAME` sets the fields below, and other fields of the command line win over it. Values in code "
         "type are set by the preset, the others are defaults. Where the paper says nothing, the defaults are those of "
         "its code; (*) marks what its code does differently from what it says: [original_code.md](original_code.md). "
         "Why `mmdiff` is as it is: [masking.md](masking.md).\n\n"
         "This page is written by `python -m mmdiff.training.presets`; a test compares the two.\n\n"
-        + table(config)
+        + table(video)
+        + "\n\n## Text\n\n"
+        "What the methods of the paper's tables set, the arguments of `configs/acl_arc.py`, is in [text.md](text.md).\n\n"
+        + table(text)
         + "\n"
     )
 
 
 if __name__ == "__main__":
     from mmdiff.training.config import PretrainConfig
+    from mmdiff.training.text_config import TextPretrainConfig
 
-    print(page(PretrainConfig()), end="")
+    print(page(PretrainConfig(), TextPretrainConfig()), end="")

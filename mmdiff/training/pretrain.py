@@ -110,7 +110,10 @@ def pretrain(config: PretrainConfig, workdir: str | Path, progress_bar: bool = T
                 len(source),
                 micro,
             )
-        claim = functools.partial(runs.claim, workdir, with_absolute_paths(config), tokenizer_file, digest(records))
+        vocabulary = tokenizer_file.read_bytes()
+        claim = functools.partial(
+            runs.claim, workdir, with_absolute_paths(config), vocabulary, digest(records), records
+        )
         if hosts.first():
             claim()
             keep_anchors(anchors, workdir)
@@ -148,6 +151,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path, progress_bar: bool = T
         keep=keep,
         names=functools.partial(window_names, records),
         title=f"pretrain {config.masking.strategy}",
+        replayable=True,
     )
     ending = run_loop(position, training, train, mesh, workdir, watch, progress_bar)
     split = "validation" if has_validation else "train"

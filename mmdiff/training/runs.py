@@ -16,6 +16,7 @@ from mmdiff.whole_files import is_taken, write_whole
 CONFIG, RECORDS, TOKENIZER = "config.json", "records.digest", "tokenizer.json"  # what a run is made of
 ANCHORS, TARGETS = "anchors.json", "targets.json"  # what it compares labels with; what it hid of each window
 MODEL, METRICS, SUMMARY = "model.safetensors", "metrics.jsonl", "summary.json"  # what it makes; the last at its end
+TEXT_MODEL, HIDDEN_WORDS = "model", "hidden_words.json"  # what a run on text makes: a Hugging Face folder; what it hid
 
 log_line = logging.getLogger(__name__)
 
@@ -27,14 +28,15 @@ class RunError(UserError):
     """A folder is not the run it should be, or a run cannot go on."""
 
 
-def claim(folder: Path, config, tokenizer: Path, records: str) -> None:
+def claim(folder: Path, config, tokenizer: bytes, records: str, source: str) -> None:
     """Makes the folder this run's, or finds that it is.
 
     Args:
       folder: the run's.
       config: what the run is started with.
-      tokenizer: the vocabulary, copied into the folder.
-      records: a digest of the records it trains on.
+      tokenizer: the vocabulary, kept in the folder.
+      records: a digest of the records or texts it trains on.
+      source: where they lie, for messages.
 
     Raises RunError where the folder belongs to something else or cannot be written in, or the records have changed.
     """
@@ -50,7 +52,7 @@ def claim(folder: Path, config, tokenizer: Path, records: str) -> None:
     elif is_taken(folder):
         raise RunError(f"{folder} is not empty and holds no run of mmdiff: give a new folder as --workdir")
     # The configuration first: it says whose the folder is, should a kill come between.
-    made_of = {CONFIG: to_json(config).encode(), RECORDS: records.encode(), TOKENIZER: tokenizer.read_bytes()}
+    made_of = {CONFIG: to_json(config).encode(), RECORDS: records.encode(), TOKENIZER: tokenizer}
     try:
         for name, content in made_of.items():
             if not (folder / name).exists():
@@ -60,10 +62,7 @@ def claim(folder: Path, config, tokenizer: Path, records: str) -> None:
             f"cannot write in {folder} ({error.strerror}): make room or mend it, or give another --workdir"
         ) from None
     if (folder / RECORDS).read_text() != records:
-        raise RunError(
-            f"{config.data.records} no longer holds the records that the run in {folder} was started on: give another "
-            "--workdir"
-        )
+        raise RunError(f"{source} no longer holds what the run in {folder} was started on: give another --workdir")
 
 
 def require_place(folder: Path) -> None:

@@ -23,7 +23,7 @@ class Objective(Protocol):
     ) -> tuple[Float[Array, ""], dict[str, Array]]: ...
 
     def examples(self, batch) -> Int[Array, ""]:
-        """How many examples of a batch are real."""
+        """How much a batch weighs beside others: how many of its examples, or places that the loss is a mean of, are real."""
 
     def without_remat(self) -> "Objective":
         """The same, with nothing computed twice to save memory."""
@@ -72,19 +72,24 @@ def in_parts(objective: Coupling, parts: int):
 
 
 def averaged(objective: Objective, parts: int):
-    """(metrics, gradients) of microbatches by themselves, averaged: each compares only its own examples."""
+    """(gradients, metrics) of microbatches by themselves, averaged by their `examples`: each compares only its own."""
     gradient = jax.grad(objective, has_aux=True)
+
+    def weighed(params, part, key, step):
+        weight = objective.examples(part).astype(jnp.float32)
+        found = gradient(params, part, key, step)
+        return weight, jax.tree.map(lambda x: weight * x, found)
 
     def average(params, batch, key, step):
         microbatches = split(batch, parts)
 
         def add(total, part):
-            return jax.tree.map(jnp.add, total, gradient(params, part, key, step)), None
+            return jax.tree.map(jnp.add, total, weighed(params, part, key, step)), None
 
-        shapes = jax.eval_shape(gradient, params, jax.tree.map(lambda x: x[0], microbatches), key, step)
+        shapes = jax.eval_shape(weighed, params, jax.tree.map(lambda x: x[0], microbatches), key, step)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        summed, _ = jax.lax.scan(add, zeros, microbatches)
-        return jax.tree.map(lambda x: x / parts, summed)
+        (weight, summed), _ = jax.lax.scan(add, zeros, microbatches)
+        return jax.tree.map(lambda x: x / jnp.maximum(weight, 1), summed)
 
     return average
 

@@ -178,4 +178,4 @@ def test_a_folder_where_nothing_is_mounted_is_refused(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_in_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot write in .*: make room or mend it|is not a folder"):
-        runs.claim(tmp_path / "file" / "run", tiny.config(tmp_path), tmp_path / "file", "digest")
+        runs.claim(tmp_path / "file" / "run", tiny.config(tmp_path), b"", "digest", "records")

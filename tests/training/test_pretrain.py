@@ -111,7 +111,7 @@ def test_a_run_never_goes_on_with_other_records(unbroken, records, tmp_path):
     before = (whole / runs.MODEL).read_bytes()
     other = tiny.write_dataset(tmp_path / "other", [tiny.record(i) for i in range(20, 32)], [tiny.record(40)])
     moved = tiny.config(other, **dataclasses.asdict(config.train))
-    with pytest.raises(runs.RunError, match="no longer holds the records"):
+    with pytest.raises(runs.RunError, match="no longer holds what the run"):
         pretrain(moved, whole, progress_bar=False)
     assert (whole / runs.MODEL).read_bytes() == before
     # The same records in another place are the same records.
