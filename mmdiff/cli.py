@@ -11,8 +11,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from mmdiff.errors import UserError
 from mmdiff.training.interruption import EXIT_CODE, Preempted, sigterm_raises
+from mmdiff.user_cache import cache_folder
 
 BUCKET = "gs://"
+COMPILED_BYTES = 4 * 2**30  # of programs that are kept; the least used go first
 EXTRA = (
     "anyascii",
     "av",
@@ -88,16 +90,20 @@ def pretrain(options: argparse.Namespace, rest: list[str]) -> int:
     from mmdiff.training.config import PretrainConfig, parse_config
     from mmdiff.training.loop import Watch
     from mmdiff.training.pretrain import pretrain
+    from mmdiff.training.pretrain_text import pretrain_text
+    from mmdiff.training.text_config import TextPretrainConfig
     from mmdiff.training.trackers import require_wandb
 
     if options.wandb:
         require_wandb()
-    config = parse_config(rest, PretrainConfig)
+    _keep_compilations()
+    config = parse_config(rest, PretrainConfig, TextPretrainConfig)
     if options.distributed:
         hosts.join()
     watch = Watch(options.profile, options.wandb)
     with sigterm_raises():
-        workdir = pretrain(config, options.workdir, progress_bar=hosts.first(), watch=watch)
+        run = pretrain_text if isinstance(config, TextPretrainConfig) else pretrain
+        workdir = run(config, options.workdir, progress_bar=hosts.first(), watch=watch)
     if hosts.first():
         print(f"model in {workdir}")
     return 0
@@ -137,15 +143,65 @@ def replay(options: argparse.Namespace, rest: list[str]) -> int:
 def probe(options: argparse.Namespace, rest: list[str]) -> int:
     from mmdiff.probing.config import ProbeConfig
     from mmdiff.probing.probe import probe
+    from mmdiff.probing.text_config import TextProbeConfig
+    from mmdiff.probing.text_probe import probe_text
     from mmdiff.reports.tables import probe_table, to_markdown
+    from mmdiff.reports.text_tables import scores_of
     from mmdiff.training.config import parse_config
 
-    config = parse_config(rest, ProbeConfig)
+    _keep_compilations()
+    config = parse_config(rest, ProbeConfig, TextProbeConfig)
     config.mode = options.mode or config.mode
+    if isinstance(config, TextProbeConfig):
+        with sigterm_raises():
+            found = probe_text(config, options.checkpoint, options.workdir)
+        print(to_markdown(scores_of(found)))
+        return 0
     with sigterm_raises():
         result = probe(config, options.checkpoint, options.workdir)
     name = " ".join(filter(None, (result["strategy"], result["where"]))) or Path(options.checkpoint).name
     print(to_markdown(probe_table([result | {"name": name}])))
+    return 0
+
+
+def sweep(options: argparse.Namespace, rest: list[str]) -> int:
+    from mmdiff.sweep import sweep
+
+    probing = [word for word in rest if word.startswith("--probe.")]
+    fields = [word for word in rest if word not in probing]
+    wrong = [word for word in rest if not word.startswith(("--config.", "--probe.")) or "=" not in word]
+    if wrong:
+        raise UserError(f"do not know what to do with {wrong[0]!r}: fields are --config.SECTION.FIELD=VALUE or --probe....")
+    methods = [name.strip() for name in options.strategies.split(",") if name.strip()]
+    with sigterm_raises():
+        written = sweep(
+            options.config,
+            methods,
+            options.seeds,
+            options.probe,
+            options.out,
+            fields,
+            [f"--config.{word.removeprefix('--probe.')}" for word in probing],
+        )
+    print(f"{written.main_table}\nopen {written.page}")
+    return 0
+
+
+def anchors(options: argparse.Namespace, rest: list[str]) -> int:
+    from mmdiff.reports.anchors_plot import corpus_anchors
+
+    _refuse(rest)
+    found = corpus_anchors(
+        options.corpus,
+        find=options.count,
+        min_count=options.min_count,
+        min_length=options.min_length,
+        unigrams=options.unigrams,
+        listed=not options.unlisted,
+    )
+    print(found.describe())
+    if options.out:
+        print(f"picture in {found.write(options.out)}")
     return 0
 
 
@@ -216,6 +272,15 @@ def _refuse_buckets(words: list[str]) -> None:
             )
 
 
+def _keep_compilations() -> None:
+    """Programs compiled once are loaded by later runs: other seeds, other strategies, a run that goes on."""
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder("compiled")))
+        jax.config.update("jax_compilation_cache_max_size", COMPILED_BYTES)
+
+
 def _refuse(rest: list[str]) -> None:
     if rest:
         raise UserError(f"do not know what to do with {' '.join(rest)!r}; see --help")
@@ -283,11 +348,37 @@ def parser() -> argparse.ArgumentParser:
     )
     added.add_argument("run_folder", type=Path, metavar="RUN", help="folder of pretrain")
 
-    added = verb(probe, "train linear heads on a frozen model, or the whole model, on questions and score it")
-    added.add_argument("--checkpoint", type=Path, required=True, help="folder of a run, or a checkpoint file")
+    added = verb(
+        probe, "train linear heads on a frozen model, or the whole model, on questions or labelled texts and score it"
+    )
+    added.add_argument("--checkpoint", type=Path, required=True, help="folder of a run or of a text model, or a checkpoint file")
     added.add_argument("--workdir", type=Path, required=True, help="folder for features and probe.json")
     added.add_argument("--mode", choices=("linear", "finetune"), help="what trains; the configuration's if absent")
     with_config(added)
+
+    added = verb(sweep, "continue pretraining on text by several methods and seeds, probe each run, and report")
+    added.add_argument("--config", required=True, help="FILE of pretraining, such as configs/acl_arc.py")
+    added.add_argument(
+        "--strategies", required=True, help="comma-separated arguments of FILE; none is the model as it came"
+    )
+    added.add_argument("--seeds", type=_count, default=5, metavar="N", help="runs of each, with seeds from 0")
+    added.add_argument("--probe", required=True, help="FILE[:ARGUMENT] of the probe, such as configs/probe_acl_arc.py")
+    added.add_argument("--out", type=Path, required=True, help="folder of all runs, probes and the report; goes on there")
+    added.epilog = (
+        "--config.SECTION.FIELD=VALUE changes pretraining, --probe.SECTION.FIELD=VALUE the probe, whose texts are those of "
+        "pretraining if --probe.data.corpus does not say otherwise."
+    )
+
+    added = verb(anchors, "find the words that set a corpus of texts apart, and say by how much (TF-ICF)")
+    added.add_argument("corpus", type=Path, help="folder of train, dev and test files, or one file: JSON lines, CoNLL, text")
+    added.add_argument("--count", type=_count, default=20, metavar="K", help="words to find")
+    added.add_argument("--min-count", type=_count, default=30, metavar="N", help="times that a word occurs in train")
+    added.add_argument("--min-length", type=_count, default=3, metavar="N", help="letters of a word")
+    added.add_argument("--unigrams", default="", help="counts of words in general, as count_1w.txt.gz; wordfreq's if absent")
+    added.add_argument(
+        "--unlisted", action="store_true", help="find words that are not listed in general, too, as if as rare as the rarest"
+    )
+    added.add_argument("--out", type=Path, help="folder for anchors.png and anchors.json")
 
     added = verb(view, "show what masking hides of real records: of strategies, or of runs side by side")
     added.add_argument(

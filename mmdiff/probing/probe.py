@@ -42,7 +42,7 @@ def probe(config: ProbeConfig, checkpoint: str | Path, workdir: str | Path, prog
     hosts.refuse_several("probing")
     checkpoint, workdir = Path(checkpoint), Path(workdir)
     config, masking = _settings(config, checkpoint)
-    _claim(workdir, checkpoint, config)
+    claim(workdir, checkpoint, config)
     tokenizer = Tokenizer(config.data.tokenizer)
     name = functools.partial(
         fingerprint, runs.checkpoint_file(checkpoint), config.data.records, Path(config.data.tokenizer)
@@ -120,7 +120,7 @@ def _settings(config: ProbeConfig, checkpoint: Path) -> tuple[ProbeConfig, dict 
     return settled, masking
 
 
-def _claim(workdir: Path, checkpoint: Path, config: ProbeConfig) -> None:
+def claim(workdir: Path, checkpoint: Path, config) -> None:
     """Warns where an earlier probe was made otherwise. Raises RunError where the folder holds anything but an earlier probe, of this kind, of this checkpoint."""
     if (workdir / RESULT).exists():
         try:

@@ -51,6 +51,14 @@ class LeftOut(NamedTuple):
     why: str
 
 
+class TextFolder(NamedTuple):
+    """A run or a probe on text, not read yet; `file` is its CONFIG or its PROBE."""
+
+    path: str
+    name: str
+    file: str
+
+
 class Targets(NamedTuple):
     """What a run's masking does to each window of a split: `w` windows."""
 
@@ -132,6 +140,7 @@ class Collected:
     runs: list[Run]
     probes: list[Probe]
     left_out: list[LeftOut]
+    texts: list[TextFolder] = dataclasses.field(default_factory=list)  # for `text_results`
 
 
 def collect(paths: list[Path]) -> Collected:
@@ -159,6 +168,9 @@ def collect(paths: list[Path]) -> Collected:
         # A probe in a run's own folder is two things.
         for file, read, into in ((CONFIG, _read_run, collected.runs), (PROBE, _read_probe, collected.probes)):
             if (folder / file).is_file():
+                if _is_of_text(folder / file):
+                    collected.texts.append(TextFolder(path, names[path], file))
+                    continue
                 try:
                     into.append(read(folder, names[path], collected.left_out))
                 except (UserError, OSError) as error:
@@ -180,6 +192,16 @@ def _search(top: Path) -> list[Path]:
     return found
 
 
+def _is_of_text(path: Path) -> bool:
+    """Whether a run's or a probe's file is of text. What cannot be read is said where it is read as one of video."""
+    try:
+        found = read_json(path)
+    except UserError:
+        return False
+    data = found.get("data")
+    return found.get("kind") == "text" or (isinstance(data, dict) and "corpus" in data)
+
+
 def short_names(paths: list[str]) -> dict[str, str]:
     """For each path as many of its last parts as tell it from the others."""
     parts = {path: Path(path).resolve().parts for path in paths}
@@ -192,33 +214,33 @@ def short_names(paths: list[str]) -> dict[str, str]:
 
 
 def _read_run(folder: Path, name: str, left_out: list[LeftOut]) -> Run:
-    config = _read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG)
     masking, train = (config.get(section) for section in ("masking", "train"))
     if not isinstance(masking, dict) or not isinstance(masking.get("strategy"), str):
         raise UserError(f"{CONFIG} names no masking.strategy: it is not that of `mmdiff pretrain`")
     if not (folder / SUMMARY).is_file():
         raise UserError(f"unfinished: it has no {SUMMARY}; the same `mmdiff pretrain` command goes on with it")
-    summary = _read_json(folder / SUMMARY)
+    summary = read_json(folder / SUMMARY)
     digest = folder / RECORDS
     settings = _settings(config)
     return Run(
         name=name,
         path=str(folder),
-        dataset=_field(summary, SUMMARY, "dataset", str, "unknown"),
+        dataset=field(summary, SUMMARY, "dataset", str, "unknown"),
         strategy=paper.strategy_id(masking["strategy"], masking.get("where")),
-        preset=_field(config, CONFIG, "preset", str, None),
-        unit=_field(settings, CONFIG, "masking.unit", str),
-        hide_at=_field(settings, CONFIG, "masking.hide_at", str),
-        ratio=_field(settings, CONFIG, "masking.ratio", float, None),
-        min_coverage=_field(settings, CONFIG, "masking.min_coverage", float, None),
+        preset=field(config, CONFIG, "preset", str, None),
+        unit=field(settings, CONFIG, "masking.unit", str),
+        hide_at=field(settings, CONFIG, "masking.hide_at", str),
+        ratio=field(settings, CONFIG, "masking.ratio", float, None),
+        min_coverage=field(settings, CONFIG, "masking.min_coverage", float, None),
         anchors=_anchors(folder, settings, left_out),
         settings=settings,
-        seed=_field(train if isinstance(train, dict) else {}, CONFIG, "seed", int, None),
-        steps=_field(summary, SUMMARY, "step", int),
-        best_step=_field(summary, SUMMARY, "best_step", int, None),
+        seed=field(train if isinstance(train, dict) else {}, CONFIG, "seed", int, None),
+        steps=field(summary, SUMMARY, "step", int),
+        best_step=field(summary, SUMMARY, "best_step", int, None),
         records=digest.read_text(encoding="utf-8", errors="replace").strip() if digest.is_file() else None,
         targets=_targets_or_none(folder, left_out),
-        lines=_read_lines(folder, left_out),
+        lines=read_lines(folder, left_out),
     )
 
 
@@ -236,11 +258,11 @@ def _settings(config: dict) -> dict[str, object]:
 
 def _anchors(folder: Path, settings: dict[str, object], left_out: list[LeftOut]) -> tuple[str, ...]:
     """The words that a run kept, or else those it was given."""
-    given = _field(settings, CONFIG, "anchors.words", tuple)
+    given = field(settings, CONFIG, "anchors.words", tuple)
     if not (folder / ANCHORS).is_file():
         return given
     try:
-        return tuple(map(str, _field(_read_json(folder / ANCHORS), ANCHORS, "words", list)))
+        return tuple(map(str, field(read_json(folder / ANCHORS), ANCHORS, "words", list)))
     except UserError as error:
         left_out.append(LeftOut(str(folder), f"no anchors but those given: {error}"))
         return given
@@ -248,10 +270,10 @@ def _anchors(folder: Path, settings: dict[str, object], left_out: list[LeftOut])
 
 def read_targets(path: Path) -> Targets:
     """A run's targets.json. Raises UserError where it is not whole, or counts what cannot be."""
-    found = _read_json(path)
+    found = read_json(path)
     columns = {}
     for name in ("window", "patches", "hidden", "pools", "targets", "hidden_inside", "boxes_cover"):
-        values = _field(found, path.name, name, list)
+        values = field(found, path.name, name, list)
         kind = {"window": str | int, "hidden_inside": int | float, "boxes_cover": int | float}.get(name, int)
         wrong = [x for x in values if isinstance(x, bool) or not isinstance(x, kind) or not _is_sane(x)]
         if wrong:
@@ -262,7 +284,7 @@ def read_targets(path: Path) -> Targets:
         raise UserError(f"{path.name}: its lists differ in length ({', '.join(f'{k} {n}' for k, n in counts.items())})")
     if not columns["window"]:
         raise UserError(f"{path.name} holds no window")
-    targets = Targets(_field(found, path.name, "split", str), **columns)
+    targets = Targets(field(found, path.name, "split", str), **columns)
     for name in ("patches", "hidden", "pools", "targets"):
         if (columns[name] < 0).any():
             raise UserError(f"{path.name}: {name!r} holds a count below 0")
@@ -292,39 +314,39 @@ def _targets_or_none(folder: Path, left_out: list[LeftOut]) -> Targets | None:
 
 
 def _read_probe(folder: Path, name: str, left_out: list[LeftOut]) -> Probe:
-    result = _read_json(folder / PROBE)
+    result = read_json(folder / PROBE)
     if "strategy" not in result:  # null would mean that there was none
         raise UserError(f"{PROBE} lacks 'strategy': an older mmdiff wrote it, or it is of something else")
-    strategy = _field(result, PROBE, "strategy", str, None)
+    strategy = field(result, PROBE, "strategy", str, None)
     accuracy = _accuracies(result, "accuracy")
     if not accuracy.get("joint"):
         raise UserError(f"{PROBE} holds no joint accuracy")
-    chance = _field(result, PROBE, "chance", float)
+    chance = field(result, PROBE, "chance", float)
     if not 0 <= chance <= 1:
         raise UserError(f"{PROBE}: chance is {chance!r}, not a share from 0 to 1")
     probe = Probe(
         name=name,
         path=str(folder),
-        checkpoint=_field(result, PROBE, "checkpoint", str),
-        dataset=_field(result, PROBE, "dataset", str),
-        protocol=_field(result, PROBE, "protocol", str, None),
-        strategy=paper.strategy_id(strategy, _field(result, PROBE, "where", str, None)),
-        mode=_field(result, PROBE, "mode", str),
-        questions=_field(result, PROBE, "questions", int),
-        train_questions=_field(result, PROBE, "train_questions", int, None),
+        checkpoint=field(result, PROBE, "checkpoint", str),
+        dataset=field(result, PROBE, "dataset", str),
+        protocol=field(result, PROBE, "protocol", str, None),
+        strategy=paper.strategy_id(strategy, field(result, PROBE, "where", str, None)),
+        mode=field(result, PROBE, "mode", str),
+        questions=field(result, PROBE, "questions", int),
+        train_questions=field(result, PROBE, "train_questions", int, None),
         coverage={
-            split: {key: _field(counts, PROBE, key, int) for key in ("annotated", "kept")}
-            for split, counts in _field(result, PROBE, "coverage", dict, {}).items()
+            split: {key: field(counts, PROBE, key, int) for key in ("annotated", "kept")}
+            for split, counts in field(result, PROBE, "coverage", dict, {}).items()
             if isinstance(counts, dict)
         },
         chance=chance,
-        selection=_field(result, PROBE, "selection", str),
+        selection=field(result, PROBE, "selection", str),
         accuracy=accuracy,
         last_epoch_accuracy=_accuracies(result, "last_epoch_accuracy"),
-        epoch=[epoch for epoch in _field(result, PROBE, "epoch", list, []) if isinstance(epoch, int)],
-        learning_rate=_field(result, PROBE, "learning_rate", float, None),
-        records=_field(result, PROBE, "records", str),
-        lines=_read_lines(folder, left_out),
+        epoch=[epoch for epoch in field(result, PROBE, "epoch", list, []) if isinstance(epoch, int)],
+        learning_rate=field(result, PROBE, "learning_rate", float, None),
+        records=field(result, PROBE, "records", str),
+        lines=read_lines(folder, left_out),
         ids=None,
         correct=None,
     )
@@ -337,8 +359,8 @@ def _read_probe(folder: Path, name: str, left_out: list[LeftOut]) -> Probe:
 
 
 def _accuracies(result: dict, name: str) -> dict[str, list[float]]:
-    found = _field(result, PROBE, name, dict, {})
-    shares = {view: _field(found, PROBE, view, list, []) for view in VIEWS}
+    found = field(result, PROBE, name, dict, {})
+    shares = {view: field(found, PROBE, view, list, []) for view in VIEWS}
     for view, seeds in shares.items():
         for share in seeds:
             if not isinstance(share, int | float) or not 0 <= share <= 1:  # neither is nan
@@ -365,7 +387,7 @@ def _read_predictions(path: Path, probe: Probe) -> tuple[np.ndarray, np.ndarray]
     return ids, joint
 
 
-def _read_lines(folder: Path, left_out: list[LeftOut]) -> list[dict]:
+def read_lines(folder: Path, left_out: list[LeftOut]) -> list[dict]:
     """The lines of metrics; a kill may have cut the last one short, any other broken one is told of."""
     path = folder / METRICS
     if not path.is_file():
@@ -389,7 +411,7 @@ def _read_lines(folder: Path, left_out: list[LeftOut]) -> list[dict]:
     return lines
 
 
-def _read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -402,7 +424,7 @@ def _read_json(path: Path) -> dict:
 REQUIRED = object()
 
 
-def _field(found: dict, file: str, name: str, kind: type, otherwise=REQUIRED):
+def field(found: dict, file: str, name: str, kind: type, otherwise=REQUIRED):
     """`found[name]`; what is not there, or null, is `otherwise` if that is given.
 
     Raises UserError where it is missing or of another kind.

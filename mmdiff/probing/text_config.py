@@ -1,0 +1,136 @@
+"""What can be chosen about a probe of a text model."""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+from mmdiff.errors import UserError
+from mmdiff.probing.config import MODES
+from mmdiff.probing.text_scores import SCORES
+from mmdiff.training.config import TrainConfig
+from mmdiff.training.optimizer import OptimizerConfig
+
+POOLS = ("mean", "first")
+
+# What a preset sets; everything else keeps its default.
+TEXT_PROBE_PRESETS: dict[str, dict[str, object]] = {
+    # The classifier of Don't Stop Pretraining (arXiv 2004.10964), from which the paper has its text tasks.
+    "standard": {},
+    # The paper's table 4. At 1e-6 a small corpus moves a model little: see docs/results.md.
+    "paper": {"mode": "finetune", "optimizer.learning_rate": 1e-6, "train.epochs": 10, "train.patience": 3},
+}
+
+
+@dataclasses.dataclass
+class TaskDataConfig:
+    """Which labelled texts, and how much of each is seen."""
+
+    corpus: str = ""  # folder of train, dev and test files: JSON lines with labels, or CoNLL
+    longest: int = 256  # tokens of a text that are seen; no more than the model has positions
+    buckets: int = 4  # lengths that texts are padded to: more of them is less padding, and as many compilations
+    threads: int = 2
+
+    def validate(self) -> None:
+        """Raises ValueError for a value that means nothing."""
+        if not self.corpus:
+            raise ValueError("data.corpus is missing: give the folder of the texts as --config.data.corpus")
+        for name, least in (("longest", 3), ("buckets", 1), ("threads", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"data.{name}={getattr(self, name)} must be at least {least}")
+
+
+@dataclasses.dataclass
+class TextHeadsConfig:
+    """How linear heads are trained on what a frozen encoder says, and how many seeds there are in either mode.
+
+    Epoch and learning rate are chosen on the validation split; the test split is only scored.
+    """
+
+    metric: str = (
+        ""  # what is chosen by and marked in tables: a row of SCORES; "": macro F1 of classes, micro F1 of entities
+    )
+    seeds: int = 5
+    pool: str = "mean"  # of a text's tokens is its vector, or its first token's; of a word it is its first token's
+    standardize: bool = True  # each feature has mean 0 and deviation 1 over the training units
+    at_once: int = 32  # texts that one device encodes at a time
+    epochs: int = 40  # at most
+    batch_size: int = 64  # texts, or words
+    learning_rates: tuple[float, ...] = (1e-4, 1e-3, 1e-2)  # the one with the best mean over seeds is reported
+    patience: int = 10  # stop after the epoch that is this many + 1 in a row without improvement; 0 never stops
+    decay: float = 0.01
+
+    def validate(self) -> None:
+        """Raises ValueError for a value that means nothing."""
+        if self.metric not in ("", *SCORES):
+            raise ValueError(f"probe.metric={self.metric!r} is unknown; known: {', '.join(SCORES)}")
+        if self.pool not in POOLS:
+            raise ValueError(f"probe.pool={self.pool!r} is unknown; known: {', '.join(POOLS)}")
+        for name in ("seeds", "at_once", "epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"probe.{name}={getattr(self, name)} must be at least 1")
+        if self.patience < 0 or self.decay < 0:
+            raise ValueError("probe.patience and probe.decay must not be negative")
+        numbers = [rate for rate in self.learning_rates if isinstance(rate, int | float) and 0 < rate < math.inf]
+        if not numbers or len(numbers) < len(self.learning_rates):
+            raise ValueError(f"probe.learning_rates={self.learning_rates} must be positive numbers, at least one")
+
+    def metric_of(self, kind: str) -> str:
+        """The score that decides, for a corpus of this kind."""
+        return self.metric or ("micro_f1" if kind == "entities" else "macro_f1")
+
+
+@dataclasses.dataclass
+class ProbedModelConfig:
+    """How the model that is probed computes; which one it is, `--checkpoint` says."""
+
+    dtype: str = "float32"  # of matrix products
+    remat: bool = False  # each layer's activations are computed twice, to save memory
+    dropout: float = 0.1  # while finetuning
+
+    def validate(self) -> None:
+        """Raises ValueError for a value that means nothing."""
+        if self.dtype not in ("bfloat16", "float32"):
+            raise ValueError(f"model.dtype={self.dtype!r} is unknown; known: bfloat16, float32")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"model.dropout={self.dropout} must be from 0 to less than 1")
+
+
+def standard_finetuning() -> TrainConfig:
+    """Ten epochs of batches of 16, evaluated after each, patience 3, as Don't Stop Pretraining and the paper have it."""
+    return TrainConfig(
+        steps=0, epochs=10, warmup_epochs=0.6, batch_size=16, evaluate_every=0, save_every=0, patience=3,
+        min_improvement=1e-6,
+    )  # fmt: skip
+
+
+@dataclasses.dataclass
+class TextProbeConfig:
+    """One probe of a text model. `optimizer` and `train` say how all of it is finetuned."""
+
+    presets: ClassVar[dict[str, dict[str, object]]] = TEXT_PROBE_PRESETS
+
+    preset: str = "standard"  # a row of `presets`, applied before any other field of the command line
+    mode: str = "linear"  # a frozen encoder and linear heads, or `finetune`: every weight
+    data: TaskDataConfig = dataclasses.field(default_factory=TaskDataConfig)
+    model: ProbedModelConfig = dataclasses.field(default_factory=ProbedModelConfig)
+    probe: TextHeadsConfig = dataclasses.field(default_factory=TextHeadsConfig)
+    optimizer: OptimizerConfig = dataclasses.field(
+        default_factory=lambda: OptimizerConfig(learning_rate=2e-5, decay=0.1, decay_towards="zero")
+    )
+    train: TrainConfig = dataclasses.field(default_factory=standard_finetuning)
+
+
+def text_probing(argument: str, metric: str = "") -> TextProbeConfig:
+    """`linear`, `finetune`, or the preset `paper`, chosen and reported by a metric.
+
+    Raises UserError for another argument.
+    """
+    if argument not in (*MODES, "paper"):
+        raise UserError(f"{argument!r} is unknown; known: {', '.join(MODES)}, paper")
+    config = TextProbeConfig()
+    config.probe.metric = metric
+    if argument == "paper":
+        config.preset = argument
+    else:
+        config.mode = argument
+    return config

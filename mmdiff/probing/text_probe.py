@@ -1,0 +1,106 @@
+"""A text model and a labelled corpus in, how well the model tells its labels out: `mmdiff probe` for text."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+from mmdiff.data.text_corpora import read_corpus
+from mmdiff.data.text_tasks import HEAD_OF, Task, make_task
+from mmdiff.data.text_tokens import TextTokenizer
+from mmdiff.models.pretrained_text import CONFIG as MODEL_CONFIG
+from mmdiff.models.pretrained_text import PretrainedText, read_text_model
+from mmdiff.probing.config import MODES
+from mmdiff.probing.features import peak_memory
+from mmdiff.probing.probe import FEATURES, FINETUNED, claim, what_matters
+from mmdiff.probing.text_config import TextProbeConfig
+from mmdiff.probing.text_features import VERSION, compute_unit_features
+from mmdiff.probing.text_finetune import finetune_text
+from mmdiff.probing.text_heads import train_text_heads
+from mmdiff.probing.text_outcome import TextOutcome, write_text_outcome
+from mmdiff.training import hosts, runs
+from mmdiff.training.config import ConfigError, to_json, validate
+
+log_line = logging.getLogger(__name__)
+
+
+def probe_text(config: TextProbeConfig, checkpoint: str | Path, workdir: str | Path, progress_bar: bool = True) -> dict:
+    """Tells the labels of the test texts with heads, or a whole model, trained on the train texts.
+
+    `checkpoint` is the folder of a run of `mmdiff pretrain`, or of a BERT or RoBERTa of Hugging Face's format. `workdir`
+    gets features/ or finetuned/, metrics.jsonl, predictions.npz and, last, probe.json, which is also returned. What was
+    killed goes on.
+
+    Raises ConfigError, CorpusError, CheckpointError, TokenizerError or RunError, each one sentence for the user.
+    """
+    hosts.refuse_several("probing")
+    checkpoint, workdir = Path(checkpoint), Path(workdir)
+    if config.mode not in MODES:
+        raise ConfigError(f"mode={config.mode!r} is unknown; known: {', '.join(MODES)}")
+    validate(config)
+    claim(workdir, checkpoint, config)
+    folder, run = model_folder(checkpoint)
+    corpus = read_corpus(config.data.corpus)
+    model = read_text_model(folder)
+    sizes = model.config._replace(
+        dtype=config.model.dtype, remat=config.model.remat, dropout=float(config.model.dropout)
+    )
+    tokenizer = TextTokenizer(model.tokenizer, min(config.data.longest, sizes.longest))
+    task = make_task(corpus, tokenizer)
+    about = {
+        "checkpoint": str(checkpoint.resolve()),
+        "model": model.name if run is None else run.get("model", {}).get("checkpoint", ""),
+        "dataset": task.name,
+        "mode": config.mode,
+        "selection": "validation",
+        "pretraining": run,  # the configuration of the run, None for a model as it came
+        "records": task.digest,
+        "config": json.loads(to_json(config)),
+        "feature_pass": None,
+    }
+    of_both = (VERSION, model.digest, task.digest, config.data.longest)
+    if config.mode == "linear":
+        name = _fingerprint(*of_both, config.model.dtype, config.probe.pool)
+        outcome, about["feature_pass"] = _linear(config, model, sizes, task, workdir / FEATURES / name, progress_bar)
+    else:
+        sections = (config.data, config.model, config.optimizer, config.train)
+        settings = [what_matters(dataclasses.asdict(section) | {"corpus": ""}) for section in sections]
+        name = _fingerprint(*of_both, config.probe.metric_of(task.kind), settings)
+        outcome = finetune_text(config, model, sizes, task, tokenizer.json(), workdir / FINETUNED / name, progress_bar)
+    return write_text_outcome(workdir, task, outcome, config.probe.metric_of(task.kind), about)
+
+
+def model_folder(checkpoint: Path) -> tuple[Path, dict | None]:
+    """Where the model lies, and the configuration of the run that made it, if one did.
+
+    Raises RunError where there is neither.
+    """
+    inside = checkpoint / runs.TEXT_MODEL
+    if (inside / MODEL_CONFIG).is_file():
+        if not (checkpoint / runs.SUMMARY).exists():
+            log_line.warning("the run in %s has not finished: this is its best model so far", checkpoint)
+        return inside, runs.read_config(checkpoint)
+    if (checkpoint / MODEL_CONFIG).is_file() and "masking" in runs.read_config(checkpoint):
+        raise runs.RunError(f"{checkpoint} holds no {runs.TEXT_MODEL}: the run there has not been evaluated yet")
+    return checkpoint, None
+
+
+def _linear(
+    config: TextProbeConfig, model: PretrainedText, sizes, task: Task, folder: Path, progress_bar: bool
+) -> tuple[TextOutcome, dict]:
+    pool = config.probe.pool if HEAD_OF[task.kind] == "sequence" else None
+    compute = functools.partial(
+        compute_unit_features, config=sizes, params=model.params, pool=pool, at_once=config.probe.at_once,
+        buckets=config.data.buckets, progress_bar=progress_bar,
+    )  # fmt: skip
+    found, took = {}, {}
+    for name, split in task.splits.items():
+        found[name], took[name] = compute(folder / f"{name}.npy", split)
+    return train_text_heads(task, found, config.probe), took | {"peak_memory_bytes": peak_memory()}
+
+
+def _fingerprint(*of) -> str:
+    """A name for what is computed from these, that changes with any of them."""
+    return hashlib.sha256(json.dumps(of).encode()).hexdigest()[:16]

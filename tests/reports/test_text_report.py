@@ -1,0 +1,207 @@
+"""`mmdiff report` on text: rows are methods, their numbers those of named folders, seeds of one method pooled."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from measured import write_probe, write_run
+from measured_texts import run_config, write_text_probe, write_text_run
+
+from mmdiff.errors import UserError
+from mmdiff.reports import report, text_paper
+from mmdiff.reports.text_results import APART, method_of
+from mmdiff.training.text_presets import TEXT_METHODS
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Three seeds of random words and of difference masking, one each of its variants, and the model as it came."""
+    top = tmp_path / "sweep"
+    for seed in range(3):
+        for method, score in (("random_word", 0.60), ("difference", 0.66)):
+            run = write_text_run(top / method / f"seed_{seed}" / "run", method, seed)
+            write_text_probe(
+                top / method / f"seed_{seed}" / "probe", score + seed / 100, method, seed, checkpoint=run.resolve()
+            )
+    write_text_probe(top / "centroid" / "probe", 0.63, "difference_centroid")
+    write_text_probe(top / "token" / "probe", 0.61, "difference_token")
+    for k in (5, 10):
+        write_text_probe(top / f"k{k}" / "probe", 0.6 + k / 500, "difference", fields={"anchors__find": k})
+    write_text_probe(top / "none" / "probe", 0.58, checkpoint="/models/roberta-base")
+    return top
+
+
+def written(out, *paths) -> dict[str, str]:
+    report.report(list(paths), out, progress_bar=False)
+    return {path.suffix: path.read_text() for path in out.glob("report.*")}
+
+
+def row(markdown: str, *cells: str) -> dict[str, str]:
+    """The one line of a table that holds all of these cells, by column."""
+    lines, header, found = markdown.splitlines(), [], []
+    for number, line in enumerate(lines):
+        parts = [part.strip() for part in line.strip("|").split("|")]
+        if "".join(lines[number + 1 : number + 2]).startswith("|-") or "| --" in "".join(
+            lines[number + 1 : number + 2]
+        ):
+            header = parts
+        if line.startswith("|") and set(cells) <= set(parts):
+            found.append(dict(zip(header, parts, strict=True)))
+    assert len(found) == 1, (cells, found)
+    return found[0]
+
+
+def main_table(markdown: str) -> str:
+    return markdown.split("## Scores on text")[1].split("## Each class")[0]
+
+
+def scores(path, metric="macro_f1") -> np.ndarray:
+    return 100 * np.array(json.loads((path / "probe.json").read_text())["scores"][metric])
+
+
+def test_seeds_of_one_method_are_one_row_beside_the_papers(folders, tmp_path):
+    markdown = main_table(written(tmp_path / "out", folders)[".md"])
+    column = "macro F1 (the paper's), %"
+    for method, title, theirs in (
+        ("random_word", "random word", "62.05 ± 2.21"), ("difference", "difference, K 20", "74.04 ± 2.01"),
+    ):  # fmt: skip
+        means = [scores(folders / method / f"seed_{seed}" / "probe").mean() for seed in range(3)]
+        found = row(markdown, title)
+        assert found[column] == f"{np.mean(means):.2f} ± {np.std(means, ddof=1):.2f}"
+        assert (found["runs"], found["seeds"]) == ("3", "5") and found["paper, % (n=5)"] == theirs
+    untouched = scores(folders / "none" / "probe")
+    found = row(markdown, "no continued pretraining")
+    assert found[column] == f"{untouched.mean():.2f} ± {untouched.std(ddof=1):.2f}"
+    assert (found["runs"], found["seeds"]) == ("1", "5") and found["paper, % (n=5)"] == "—"
+    assert row(markdown, "always the commonest label")["accuracy, %"] == "51.08"
+    assert row(markdown, "salient spans")[column] == "not measured"
+    assert row(markdown, "salient spans")["paper, % (n=5)"] == "71.94 ± 0.58"
+
+
+def test_scores_without_copies_are_shown(folders, tmp_path):
+    texts = written(tmp_path / "out", folders)
+    found = row(main_table(texts[".md"]), "random word")
+    without = [
+        json.loads((folders / "random_word" / f"seed_{s}" / "probe" / "probe.json").read_text()) for s in range(3)
+    ]
+    means = [100 * np.mean(probe["deduplicated_scores"]["macro_f1"]) for probe in without]
+    assert found["without copies, %"] == f"{np.mean(means):.2f} ± {np.std(means, ddof=1):.2f}"
+    assert "52 of 139 test texts are training texts, too" in texts[".md"]
+
+
+def test_every_format_says_the_same_and_video_is_not_spoken_of(folders, tmp_path):
+    texts = written(tmp_path / "out", folders)
+    for heading in ("Scores on text", "Each class", "Nearest anchor or centroid", "Tokens or words", "How many anchors", "Curves of text"):  # fmt: skip
+        assert all(heading in texts[suffix] for suffix in (".md", ".html", ".tex")), heading
+    assert "Is a difference more than chance" not in texts[".md"] and "frozen and a linear head" not in texts[".md"]
+    found = row(main_table(texts[".md"]), "random word")["macro F1 (the paper's), %"].split(" ± ")[0]
+    assert found in texts[".html"] and found in texts[".tex"]
+    content = json.loads(texts[".json"])["text"]
+    (group,) = content["groups"]
+    rows = {row["title"]: row for row in group["rows"]}
+    assert f"{100 * rows['random word']['scores']['macro_f1']['mean']:.2f}" == found
+    assert rows["random word"]["paper_percent"]["mean"] == 62.05 and len(rows["random word"]["probes"]) == 3
+    assert {run["method"] for run in content["runs"]} == {"random_word", "difference"}
+
+
+def test_tables_3_and_7_and_figure_4_hold_what_was_measured(folders, tmp_path):
+    markdown = written(tmp_path / "out", folders)[".md"]
+    third = markdown.split("## Nearest anchor or centroid")[1].split("## ")[0]
+    assert row(third, "difference, centroid", "69.02")["runs"] == "1"
+    assert row(third, "difference, K 20", "74.04")["runs"] == "3"
+    seventh = markdown.split("## Tokens or words")[1].split("## ")[0]
+    assert row(seventh, "difference, tokens", "65.01")
+    fourth = markdown.split("## How many anchors")[1].split("## ")[0]
+    lines = [line for line in fourth.splitlines() if line.startswith("|")][2:]
+    nearest = [line for line in lines if "difference, K" in line]
+    assert [int(line.split("|")[1]) for line in nearest] == [5, 10, 20] and "picture-1.png" in fourth
+
+
+def test_methods_that_one_setting_tells_apart_are_rows_of_their_own(tmp_path):
+    for number, ratio in enumerate((0.15, 0.25)):
+        write_text_probe(tmp_path / f"p{number}", 0.6, "random_word", fields={"masking__ratio": ratio})
+    write_text_probe(
+        tmp_path / "moved", 0.6, "random_word", 1, fields={"masking__ratio": 0.25, "data__corpus": "/moved"}
+    )
+    markdown = main_table(written(tmp_path / "out", tmp_path)[".md"])
+    assert row(markdown, "random word, ratio 0.15")["runs"] == "1"
+    assert row(markdown, "random word, ratio 0.25")["runs"] == "2"
+
+
+def test_modes_probes_and_texts_that_differ_are_never_pooled(tmp_path):
+    write_text_probe(tmp_path / "tuned", 0.6, "random_word")
+    write_text_probe(tmp_path / "linear", 0.5, "random_word", mode="linear")
+    write_text_probe(tmp_path / "other_rate", 0.4, "random_word", config={"optimizer": {"learning_rate": 1e-6}})
+    write_text_probe(tmp_path / "other_texts", 0.4, "random_word", records="feedfacefeedface")
+    content = json.loads(written(tmp_path / "out", tmp_path)[".json"])["text"]["groups"]
+    assert sorted(group["title"] for group in content) == [
+        "ACL-ARC, finetune, learning rate 1e-06, texts 0123456789abcdef",
+        "ACL-ARC, finetune, learning rate 2e-05, texts 0123456789abcdef",
+        "ACL-ARC, finetune, texts feedfacefeedface",
+        "ACL-ARC, linear, texts 0123456789abcdef",
+    ]
+    assert all(len(group["rows"]) == 1 for group in content)
+
+
+def test_video_and_text_stand_in_one_report(tmp_path):
+    run = write_run(tmp_path / "video", "random")
+    write_probe(tmp_path / "video_probe", checkpoint=run.resolve())
+    write_text_probe(tmp_path / "text", 0.6, "random_word")
+    markdown = written(tmp_path / "out", tmp_path)[".md"]
+    assert markdown.index("## Accuracy") < markdown.index("## Scores on text")
+
+
+def test_what_cannot_be_read_is_left_out_with_a_reason(tmp_path):
+    write_text_probe(tmp_path / "good", 0.6, "random_word")
+    write_text_probe(
+        tmp_path / "bad", 0.6, "random_word", scores={"accuracy": [2.0], "micro_f1": [0.1], "macro_f1": [0.1]}
+    )
+    write_text_run(tmp_path / "unfinished", "random_word", finished=False)
+    markdown = written(tmp_path / "out", tmp_path)[".md"].split("## Left out")[1]
+    assert "holds 2.0, not a share" in markdown and "unfinished: it has no summary.json" in markdown
+    with pytest.raises(UserError, match="nothing to report.*holds 2.0"):
+        report.report([tmp_path / "bad"], tmp_path / "out2", progress_bar=False)
+
+
+@pytest.mark.parametrize("method", TEXT_METHODS)
+def test_a_runs_configuration_says_its_method(method):
+    assert method_of(run_config(method)) == method
+    assert method in text_paper.TEXT_METHODS and method_of(None) == "none"
+
+
+def test_a_strategy_of_ones_own_is_its_own_name(tmp_path):
+    config = run_config("random_word") | {"masking": {"strategy": "mine:words"}}
+    write_text_probe(tmp_path / "p", 0.6, pretraining=config)
+    assert row(main_table(written(tmp_path / "out", tmp_path)[".md"]), "mine:words")
+
+
+def test_the_papers_numbers_are_those_of_its_tables(shared_data):
+    stored = json.loads((shared_data.parent / "paper_tables.json").read_text())
+    for table in ("table1", "table3", "table7"):
+        theirs = {found["method"]: found for found in stored[table]["rows"]}
+        for method, columns in text_paper.text_facts()[table].items():
+            for column, (mean, std) in columns.items():
+                cell = theirs[method][column]
+                expected = (
+                    (cell["mean"], cell["std"])
+                    if isinstance(cell, dict)
+                    else (cell * (100 if table == "table7" else 1), None)
+                )
+                assert mean == pytest.approx(expected[0]) and std == expected[1]
+    named = {getattr(method, table) for method in text_paper.TEXT_METHODS.values() for table in ("table1",)} - {""}
+    assert named == set(text_paper.text_facts()["table1"])
+
+
+def test_what_tells_no_runs_apart_is_what_a_run_may_change():
+    from mmdiff.training.config import MACHINE, PATHS
+
+    of_video = {"data.records", "data.tokenizer"}
+    assert {*PATHS, *MACHINE} - of_video <= {*APART, "train.save_every", "train.seed"}
+
+
+def test_reading_text_results_needs_no_jax():
+    code = "import sys, mmdiff.reports.report; print('jax' in sys.modules, 'sklearn' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False False"

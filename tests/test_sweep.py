@@ -1,0 +1,87 @@
+"""`mmdiff sweep`: each method with each seed once, however often it is begun, and one report of all."""
+
+import json
+
+import pytest
+import tiny
+import tiny_texts
+
+from mmdiff import cli, sweep
+from mmdiff.errors import UserError
+
+ROOT = tiny.Path(__file__).resolve().parents[1]
+CONFIG, PROBE = str(ROOT / "configs" / "text_folder.py"), str(ROOT / "configs" / "probe_acl_arc.py")
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    """What all sweeps here have on their command line, but for --out."""
+    top = tmp_path_factory.mktemp("sweep")
+    corpus = tiny_texts.write_corpus(top / "citation_intent", train=16, dev=8, test=8)
+    model = tiny_texts.write_model(top / "tiny_bert")
+    return [
+        "sweep", "--config", CONFIG, "--probe", PROBE,
+        f"--config.data.corpus={corpus}", f"--config.model.checkpoint={model}", "--config.data.buckets=1",
+        "--config.data.longest=20", "--config.train.epochs=1", "--config.train.batch_size=8", "--config.anchors.min_count=1",
+        f"--config.anchors.unigrams={tiny_texts.write_counts(top / 'counts.txt')}", "--config.model.dtype=float32",
+        "--probe.probe.epochs=2", "--probe.data.buckets=1", "--probe.probe.seeds=2",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def done(words, tmp_path_factory):
+    """A sweep of two seeds of a method, and the model as it came."""
+    out = tmp_path_factory.mktemp("out") / "sweep"
+    assert cli.main([*words, "--strategies", "none,span", "--seeds", "2", "--out", str(out)]) == 0
+    return out
+
+
+def test_every_method_and_seed_has_its_run_and_probe_and_one_report_shows_them(done):
+    for seed in (0, 1):
+        config = json.loads((done / "span" / f"seed_{seed}" / "run" / "config.json").read_text())
+        assert config["train"]["seed"] == seed
+        probe = json.loads((done / "span" / f"seed_{seed}" / "probe" / "probe.json").read_text())
+        assert probe["pretraining"] == config and len(probe["scores"]["macro_f1"]) == 2
+    assert json.loads((done / "none" / "probe" / "probe.json").read_text())["pretraining"] is None
+    (group,) = json.loads((done / "report" / "report.json").read_text())["text"]["groups"]
+    assert {row["method"]: row["runs"] for row in group["rows"]} == {"none": 1, "span": 2}
+
+
+def test_a_finished_sweep_only_reports_and_a_larger_one_adds_what_is_new(words, done, monkeypatch):
+    begun = []
+    monkeypatch.setattr(sweep, "pretrain_text", lambda config, folder, bar: begun.append(("run", folder)))
+    monkeypatch.setattr(sweep, "probe_text", lambda config, checkpoint, folder, bar: begun.append(("probe", folder)))
+    assert cli.main([*words, "--strategies", "span,none", "--seeds", "2", "--out", str(done)]) == 0
+    assert begun == []
+    assert cli.main([*words, "--strategies", "span,pmi", "--seeds", "2", "--out", str(done)]) == 0
+    assert begun == [(what, done / "pmi" / f"seed_{seed}" / what) for seed in (0, 1) for what in ("run", "probe")]
+
+
+def test_another_configuration_in_the_same_folder_is_refused(words, done, capsys):
+    changed = [*words, "--config.masking.ratio=0.4", "--strategies", "span", "--seeds", "1", "--out", str(done)]
+    assert cli.main(changed) == 2
+    assert "holds another run (masking.ratio: 0.25 -> 0.4)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--strategies", "span,span"], "names span twice"),
+        (["--strategies", "span", "--seeds", "0"], "at least one"),
+        (["--strategies", "span", "--config.masking.rate=0.4"], "has no field 'rate'"),
+        (["--strategies", "span", "--probe.probe.head=2"], "has no field 'head'"),
+        (["--strategies", "span", "--probe.data.corpus=/nowhere"], "no texts at /nowhere"),
+        (["--strategies", "span", "--surprise"], "do not know what to do with '--surprise'"),
+        (["--strategies", "span,selective"], "needs masking.classifier"),
+        (["--strategies", "none,spam"], "masking.strategy='spam' is unknown"),
+    ],
+)
+def test_mistakes_are_told_before_any_work(words, tmp_path, capsys, more, said):
+    assert cli.main([*words, *more, "--out", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_sweep_needs_a_model(words, tmp_path):
+    fields = [word for word in words if word.startswith("--config.data.corpus")]
+    with pytest.raises(UserError, match="needs --config.model.checkpoint"):
+        sweep.sweep(CONFIG, ["span"], 1, PROBE, tmp_path / "out", fields)
