@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 import numpy as np
@@ -19,15 +20,33 @@ from mmdiff.whole_files import write_whole
 NUMBER = re.compile(r"(?:[-+−–—\d.,±/\s]|% of|\bto\b|e-\d)*[%s]?|nan|inf|not measured")
 
 
+class Piece(NamedTuple):
+    """Some of a text: as it is, or marked, in one of six shades; 0 is for what is not known."""
+
+    text: str
+    marked: bool = False
+    shade: int = 0  # 0 to 5; of what is not marked, the fifth underlines
+    tip: str = ""  # shown where one points
+
+
+class ShadedText(NamedTuple):
+    """One text, with other words marked in each of its rows."""
+
+    caption: str
+    rows: list[tuple[str, list[Piece]]]  # by titles
+
+
 @dataclasses.dataclass
 class Section:
-    """A part of the report: a heading, plain text (a blank line starts a paragraph), a table or several, pictures."""
+    """A part of the report: a heading, plain text (a blank line starts a paragraph), a table or several, pictures, texts."""
 
     heading: str
     text: str
     images: list[tuple[str, bytes]]  # caption, PNG (or, on pages alone, WebP)
     table: list[dict] | None  # rows; the first row's keys are the columns
     tables: dict[str, list[dict]] = dataclasses.field(default_factory=dict)  # by their captions
+    shaded: list[ShadedText] = dataclasses.field(default_factory=list)
+    legends: list[list[Piece]] = dataclasses.field(default_factory=list)  # of what shades mean, on pages alone
 
     @property
     def paragraphs(self) -> list[str]:
@@ -55,6 +74,8 @@ def write_report(
             "paragraphs": section.paragraphs,
             "images": [{"caption": caption, "source": embed(png)} for caption, png in section.images],
             "tables": [{"caption": caption, **layout(rows)} for caption, rows in section.captioned],
+            "shaded": section.shaded,
+            "legends": section.legends,
         }
         for number, section in enumerate(sections)
     ]

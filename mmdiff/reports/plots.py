@@ -9,6 +9,7 @@ from jaxtyping import Int
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
@@ -38,6 +39,14 @@ class Curve(NamedTuple):
     """Accuracy after each epoch, over seeds; shares."""
 
     epoch: list[int]
+    mean: list[float]
+    std: list[float]
+
+
+class Points(NamedTuple):
+    """One line of `scores_against`: means and deviations in percent."""
+
+    x: list[int]
     mean: list[float]
     std: list[float]
 
@@ -187,6 +196,31 @@ def distributions(rows: list[Counts], what: str, limits: Limits | None = None) -
     return _png(figure)
 
 
+def scores_against(lines: dict[str, Points], score: str, x: str, level: tuple[str, float] | None = None) -> bytes:
+    """Each line's mean with one deviation as a whisker; `level` is a named dashed line.
+
+    Raises ValueError where there is nothing to draw.
+    """
+    if not any(points.x for points in lines.values()):
+        raise ValueError("no point: nothing to plot")
+    figure = _figure(10.5, 3.4)
+    panel = _panel(figure, (1, 1, 1), score, x)
+    handles = []
+    for number, (name, points) in enumerate(lines.items()):
+        colour, marker = _style(number)
+        panel.errorbar(
+            points.x, points.mean, yerr=points.std, color=colour, marker=marker, markersize=5.5, linewidth=1.4, capsize=3,
+            markeredgecolor="white", markeredgewidth=0.7,
+        )  # fmt: skip
+        handles.append(_handle(name, colour, marker))
+    if level:
+        panel.axhline(level[1], color=GREY, linewidth=1.2, linestyle="--")
+        handles.append(Line2D([], [], color=GREY, linewidth=1.2, linestyle="--", label=level[0]))
+    panel.set_xticks(sorted({place for points in lines.values() for place in points.x}))
+    figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9.5, handlelength=1.8)
+    return _png(figure)
+
+
 def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
@@ -194,7 +228,7 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _panel(figure: Figure, place: tuple[int, int, int], title: str, x: str) -> Axes:
+def _panel(figure: Figure, place: tuple[int, int, int] | tuple[SubplotSpec], title: str, x: str) -> Axes:
     panel = figure.add_subplot(*place)
     panel.set_title(title, fontsize=10.5, loc="left", fontweight="bold")
     panel.set_xlabel(x, fontsize=9.5, color=GREY)

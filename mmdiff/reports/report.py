@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmdiff.errors import UserError
-from mmdiff.reports import paper, sections, tables
+from mmdiff.reports import paper, sections, tables, text_sections
 from mmdiff.reports.analysis import (
     SEED,
     Pair,
@@ -28,6 +28,7 @@ from mmdiff.reports.documents import write_documents
 from mmdiff.reports.hidden_share import Hidden, inside_boxes
 from mmdiff.reports.plots import Curve
 from mmdiff.reports.significance import CONFIDENCE, RESAMPLES
+from mmdiff.reports.text_results import read_text_results
 from mmdiff.whole_files import write_whole
 
 JSON = "report.json"
@@ -53,7 +54,9 @@ def report(runs: list[Path], out: Path, progress_bar: bool = True) -> Written:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: give a folder as --out")
     found = collect(runs)
-    if not found.runs and not found.probes:
+    text = read_text_results(found.texts, found.left_out)
+    of_text, of_video = bool(text.runs or text.groups), bool(found.runs or found.probes)
+    if not of_text and not of_video:
         raise UserError("nothing to report: " + "; ".join(f"{path}: {why}" for path, why in found.left_out))
     found = told_apart(found)
     groups = same_records(found.probes)
@@ -71,13 +74,16 @@ def report(runs: list[Path], out: Path, progress_bar: bool = True) -> Written:
         sections.hidden(hidden),
         *sections.small_tables(groups),
         sections.sources(found, run_of),
-        sections.left_out(found),
     ]
-    notes = warnings(found, run_of)
+    parts = (parts if of_video else []) + (text_sections.text_parts(text) if of_text else [])
+    parts.append(sections.left_out(found))
+    notes = warnings(found, run_of) + text_sections.text_notes(text)
     page = write_documents(out, "mmdiff: what was measured", notes, parts)
     content = as_json(found, pairs, refused, hidden, curves, run_of, notes)
+    content |= {"text": text_sections.as_json(text)} if of_text else {}
     write_whole(out / JSON, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
-    main = "\n".join(f"{title}\n\n{tables.to_markdown(rows)}" for title, rows in accuracy.items())
+    shown = accuracy | text_sections.main_tables(text)
+    main = "\n".join(f"{title}\n\n{tables.to_markdown(rows)}" for title, rows in shown.items())
     return Written(page, main or "no probe was measured\n")
 
 
