@@ -67,7 +67,15 @@ def shared_data() -> Path:
 
 
 # Files with one long test or fixture: begun last, they would keep one worker busy while the other has nothing left.
-LONGEST = ("test_two_processes.py", "test_demo.py", "test_resume.py", "test_finetune.py", "test_pretrain.py")
+LONGEST = (
+    "test_two_processes.py",
+    "test_demo.py",
+    "test_resume.py",
+    "test_finetune.py",
+    "test_pretrain.py",
+    "test_pretrain_text.py",
+    "test_text_probe.py",
+)
 
 
 def pytest_collection_modifyitems(items: list) -> None:

@@ -63,6 +63,14 @@ def test_another_configuration_in_the_same_folder_is_refused(words, done, capsys
     assert "holds another run (masking.ratio: 0.25 -> 0.4)" in capsys.readouterr().err
 
 
+def test_another_corpus_in_the_same_folder_is_refused(words, done, tmp_path, capsys):
+    corpus = tiny_texts.write_corpus(tmp_path / "citation_intent", train=17, dev=8, test=8)
+    changed = [word for word in words if not word.startswith("--config.data.corpus")]
+    changed += [f"--config.data.corpus={corpus}", "--strategies", "span", "--seeds", "1", "--out", str(done)]
+    assert cli.main(changed) == 2
+    assert "no longer holds what the run in" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

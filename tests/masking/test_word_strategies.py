@@ -43,15 +43,17 @@ def config(strategy: str, **changed) -> WordMaskingConfig:
     return WordMaskingConfig(strategy=strategy, **({"ratio": 0.4, "classifier": "folder"} | changed))
 
 
-@pytest.mark.parametrize("strategy", [name for name in WORD_STRATEGIES if name != "entity_rates"])
-@pytest.mark.parametrize("ratio", [0.05, 0.25, 0.4])
+@pytest.mark.parametrize(
+    ("strategy", "ratio"),
+    [(name, 0.4) for name in WORD_STRATEGIES if name != "entity_rates"] + [("random_word", 0.05), ("difference", 0.25)],
+)
 def test_the_budget_is_exact_and_nothing_else_is_hidden(strategy, ratio):
     masks = draw(config(strategy, ratio=ratio), 50)
     assert set(masks.sum(axis=1)) == {max(int(ratio * MASKABLE.sum() + 1e-9), 1)}
     assert not masks[:, ~MASKABLE].any()
 
 
-@pytest.mark.parametrize("strategy", WORD_STRATEGIES)
+@pytest.mark.parametrize("strategy", ["difference", "span", "pmi", "entity_rates"])
 def test_padding_changes_nothing(strategy):
     np.testing.assert_array_equal(draw(config(strategy), 20, pad=6)[:, : len(WORD)], draw(config(strategy), 20))
 

@@ -14,7 +14,7 @@ from mmdiff.data.text_batches import padded
 from mmdiff.data.text_corpora import Text
 from mmdiff.data.text_examples import Annotations, TextBatch, text_examples
 from mmdiff.data.text_tokens import TextTokenizer
-from mmdiff.masking.word_strategies import WORD_STRATEGIES, WordMaskingConfig
+from mmdiff.masking.word_strategies import WordMaskingConfig
 from mmdiff.models.pretrained_text import read_text_model
 from mmdiff.models.text_encoder import TextModel
 from mmdiff.objectives.masked_language import MaskedLanguage, MaskedLanguageConfig, TermWeights, term_weights
@@ -59,7 +59,7 @@ def batch(examples: list[TextBatch], length: int = 40) -> TextBatch:
     return jax.tree.map(jnp.asarray, stack([padded(example, length) for example in examples]))
 
 
-@pytest.mark.parametrize("strategy", WORD_STRATEGIES)
+@pytest.mark.parametrize("strategy", ["difference", "span", "entity_rates"])
 def test_the_loss_is_the_mean_cross_entropy_of_the_hidden_tokens(parts, strategy):
     model, _, examples = parts
     masking = WordMaskingConfig(strategy=strategy, classifier="folder", replacement="mask")

@@ -13,7 +13,7 @@ import tiny_texts
 from mmdiff.cli import main
 from mmdiff.data.loader import stack
 from mmdiff.data.text_batches import padded
-from mmdiff.data.text_corpora import read_corpus
+from mmdiff.data.text_corpora import CorpusError, read_corpus
 from mmdiff.data.text_tokens import TextTokenizer
 from mmdiff.errors import UserError
 from mmdiff.masking.anchors import AnchorsConfig
@@ -153,6 +153,34 @@ def test_other_texts_are_another_run(run, inputs, tmp_path):
         pretrain_text(made, run, progress_bar=False)
 
 
+def test_another_classifier_is_another_run(inputs, tmp_path):
+    made = config(inputs, "selective", steps=2)
+    pretrain_text(made, tmp_path / "run", progress_bar=False)
+    labels = tiny_texts.LABELS[::-1]
+    plain = read_text_model(inputs / "classifier")
+    write_text_model(tmp_path / "other", plain.config, plain.params, plain.tokenizer.to_str(), labels, "sequence")
+    made.masking.classifier = str(tmp_path / "other")
+    with pytest.raises(runs.RunError, match="other no longer holds what the run in"):
+        pretrain_text(made, tmp_path / "run", progress_bar=False)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"dev.txt": "the model\n"}, "holds no texts to train on, only validation"),
+        ({"train.txt": "the model\n", "dev.txt": "<< >>\n"}, "none of the 1 validation texts"),
+        ({"train.txt": "<< >>\n[[ ]]\n"}, "none of the 2 train texts"),
+    ],
+)
+def test_texts_that_nothing_can_be_learned_from_are_refused(inputs, tmp_path, files, said):
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    made = config(inputs, "random_word")
+    made.data.corpus = str(tmp_path)
+    with pytest.raises(CorpusError, match=said):
+        pretrain_text(made, tmp_path / "run", progress_bar=False)
+
+
 def test_texts_of_several_lengths_train_in_one_run(inputs, tmp_path):
     made = config(inputs, "random_word", steps=6)
     made.data.buckets = 3
@@ -204,7 +232,7 @@ def test_a_mistake_gets_a_sentence(inputs, tmp_path, capsys, words, said):
     code = main(["pretrain", f"--config={file}", "--workdir", str(tmp_path / "run"), *words])
     assert code == 2
     assert said in capsys.readouterr().err
-    assert not (tmp_path / "run" / runs.METRICS).exists()
+    assert not (tmp_path / "run" / runs.CONFIG).exists()  # mended, the same command may have the folder
 
 
 def test_the_projects_configurations_are_those_of_the_paper():
