@@ -136,7 +136,7 @@ def measure(objective: MaskedVideo, segments: int, key) -> Callable[[dict, Video
         model = {
             "loss": (audio.masked_loss + text.masked_loss) / 2 / guessing,
             "right": (audio.accuracy + text.accuracy) / 2,
-            "targets": hidden.sum() / objective.examples(batch),
+            "targets": hidden.sum() / objective.examples(batch, key, step),
         }
         return model | copied
 

@@ -8,7 +8,8 @@ BERT of 6 layers, 384 wide, pretrained, without a masked-language head, which be
 corpora `mmdiff sweep` continues pretraining it on the training texts by each method, with five seeds each, probes each run with
 linear heads on the frozen encoder (five seeds of heads), and reports. What is finished is left as it is; what was killed goes
 on. The probe reads at most --probed texts to train and to test on and half as many to choose on, drawn at random, the same for
-all. OUT gets CORPUS/sweep/report; the checkpoints of runs are removed at the end.
+all. OUT gets CORPUS/sweep/report and results.md; the checkpoints of runs are removed at the end. `--table` only writes results.md
+anew.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import scipy.stats
 
 from mmdiff.cli import main
 from mmdiff.data.text_corpora import read_corpus
@@ -65,6 +67,40 @@ def minilm() -> Path:
     return Path(found.origin).parent / "model"
 
 
+def table(out: Path, names: list[str]) -> str:
+    """Markdown: for each method the test score of each corpus, in percent: mean and deviation over the runs.
+
+    A run's score is the mean over its heads. p is of Welch's t-test against random words; nothing is corrected for how many
+    there are.
+    """
+    scores: dict[str, dict[str, list[float]]] = {}
+    for name in names:
+        for path in (out / name / "sweep").glob("*/**/probe/probe.json"):
+            found = json.loads(path.read_text())
+            columns = {f"{name}, {found['metric']}": "scores", f"{name} without copies": "deduplicated_scores"}
+            for title, kind in columns.items():
+                if kind == "scores" or (found[kind] and found["duplicates"]["in_train"] > 10):
+                    method = path.relative_to(out / name / "sweep").parts[0]
+                    value = 100 * float(np.mean(found[kind][found["metric"]]))
+                    scores.setdefault(title, {}).setdefault(method, []).append(value)
+    rows = [("method", *scores), ("---",) * (len(scores) + 1)]
+    for method in METHODS:
+        cells = []
+        for column in scores.values():
+            runs, plain = column.get(method, []), column.get("random_word", [])
+            if len(runs) < 2:
+                cells.append(f"{runs[0]:.1f}" if runs else "")
+                continue
+            p = (
+                ""
+                if method == "random_word"
+                else f", p {scipy.stats.ttest_ind(runs, plain, equal_var=False).pvalue:.2f}"
+            )
+            cells.append(f"{np.mean(runs):.1f} ± {np.std(runs, ddof=1):.1f} (n {len(runs)}{p})")
+        rows.append((f"`{method}`", *cells))
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
+
+
 def run() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -75,12 +111,13 @@ def run() -> None:
     parser.add_argument("--batch", type=int, default=16, help="texts of a step")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--probed", type=int, default=500, help="texts to train and to test the probe on, at most")
+    parser.add_argument("--table", action="store_true", help="write results.md of what is there, and run nothing")
     options = parser.parse_args()
-    for name in options.corpora.split(","):
+    for name in () if options.table else options.corpora.split(","):
         kind, probe, min_count = CORPORA[name]
         source, out = options.data / kind / name, options.out / name
         fields = {
-            "data.corpus": few(source, out / "pretrained", {"validation": 64, "test": 64}),
+            "data.corpus": few(source, out / "pretrained" / name, {"validation": 64, "test": 64}),
             "data.longest": LONGEST,
             "anchors.min_count": min_count,
             "anchors.unigrams": options.data / "unigrams/count_1w.txt.gz",
@@ -100,7 +137,7 @@ def run() -> None:
                 "sweep", "--config", "configs/text_folder.py", "--strategies", options.methods, "--seeds", str(options.seeds),
                 "--probe", probe, "--out", str(out / "sweep"),
                 *(f"--config.{field}={value}" for field, value in fields.items()),
-                f"--probe.data.corpus={few(source, out / 'probed', probed)}",
+                f"--probe.data.corpus={few(source, out / 'probed' / name, probed)}",
                 f"--probe.data.longest={LONGEST}",
             ]
         )  # fmt: skip
@@ -109,6 +146,9 @@ def run() -> None:
         for checkpoints in (out / "sweep").glob("*/seed_*/run/checkpoints"):
             shutil.rmtree(checkpoints)
         print(f"{name}: {(time.time() - began) / 60:.1f} min")
+    results = table(options.out, [name for name in CORPORA if (options.out / name).is_dir()])
+    (options.out / "results.md").write_text(results, encoding="utf-8")
+    print(results)
 
 
 if __name__ == "__main__":

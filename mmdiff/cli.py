@@ -171,7 +171,9 @@ def sweep(options: argparse.Namespace, rest: list[str]) -> int:
     fields = [word for word in rest if word not in probing]
     wrong = [word for word in rest if not word.startswith(("--config.", "--probe.")) or "=" not in word]
     if wrong:
-        raise UserError(f"do not know what to do with {wrong[0]!r}: fields are --config.SECTION.FIELD=VALUE or --probe....")
+        raise UserError(
+            f"do not know what to do with {wrong[0]!r}: fields are --config.SECTION.FIELD=VALUE or --probe...."
+        )
     methods = [name.strip() for name in options.strategies.split(",") if name.strip()]
     with sigterm_raises():
         written = sweep(
@@ -326,7 +328,7 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--clip", default="", help="folder or hub id of a CLIP model that scores every stored frame")
     added.add_argument("--clip-anchors", help="comma-separated words that --clip scores places by; person if absent")
 
-    added = verb(pretrain, "continue pretraining on records")
+    added = verb(pretrain, "continue pretraining on records of videos, or on texts")
     added.add_argument("--workdir", type=Path, required=True, help="folder of the run; a killed run goes on there")
     added.add_argument(
         "--distributed", action="store_true", help="this is one of several hosts that run the same command"
@@ -351,7 +353,9 @@ def parser() -> argparse.ArgumentParser:
     added = verb(
         probe, "train linear heads on a frozen model, or the whole model, on questions or labelled texts and score it"
     )
-    added.add_argument("--checkpoint", type=Path, required=True, help="folder of a run or of a text model, or a checkpoint file")
+    added.add_argument(
+        "--checkpoint", type=Path, required=True, help="folder of a run or of a text model, or a checkpoint file"
+    )
     added.add_argument("--workdir", type=Path, required=True, help="folder for features and probe.json")
     added.add_argument("--mode", choices=("linear", "finetune"), help="what trains; the configuration's if absent")
     with_config(added)
@@ -363,20 +367,28 @@ def parser() -> argparse.ArgumentParser:
     )
     added.add_argument("--seeds", type=_count, default=5, metavar="N", help="runs of each, with seeds from 0")
     added.add_argument("--probe", required=True, help="FILE[:ARGUMENT] of the probe, such as configs/probe_acl_arc.py")
-    added.add_argument("--out", type=Path, required=True, help="folder of all runs, probes and the report; goes on there")
+    added.add_argument(
+        "--out", type=Path, required=True, help="folder of all runs, probes and the report; goes on there"
+    )
     added.epilog = (
         "--config.SECTION.FIELD=VALUE changes pretraining, --probe.SECTION.FIELD=VALUE the probe, whose texts are those of "
         "pretraining if --probe.data.corpus does not say otherwise."
     )
 
     added = verb(anchors, "find the words that set a corpus of texts apart, and say by how much (TF-ICF)")
-    added.add_argument("corpus", type=Path, help="folder of train, dev and test files, or one file: JSON lines, CoNLL, text")
+    added.add_argument(
+        "corpus", type=Path, help="folder of train, dev and test files, or one file: JSON lines, CoNLL, text"
+    )
     added.add_argument("--count", type=_count, default=20, metavar="K", help="words to find")
     added.add_argument("--min-count", type=_count, default=30, metavar="N", help="times that a word occurs in train")
     added.add_argument("--min-length", type=_count, default=3, metavar="N", help="letters of a word")
-    added.add_argument("--unigrams", default="", help="counts of words in general, as count_1w.txt.gz; wordfreq's if absent")
     added.add_argument(
-        "--unlisted", action="store_true", help="find words that are not listed in general, too, as if as rare as the rarest"
+        "--unigrams", default="", help="counts of words in general, as count_1w.txt.gz; wordfreq's if absent"
+    )
+    added.add_argument(
+        "--unlisted",
+        action="store_true",
+        help="find words that are not listed in general, too, as if as rare as the rarest",
     )
     added.add_argument("--out", type=Path, help="folder for anchors.png and anchors.json")
 

@@ -10,15 +10,17 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmdiff.data.text_corpora import read_corpus
+from mmdiff.data.text_corpora import Corpus, read_corpus
+from mmdiff.data.text_tasks import task_labels
 from mmdiff.errors import UserError
+from mmdiff.models.pretrained_text import PretrainedText, read_text_model
 from mmdiff.probing.outcome import RESULT
 from mmdiff.probing.text_config import TextProbeConfig
 from mmdiff.probing.text_probe import probe_text
 from mmdiff.reports.report import Written, report
 from mmdiff.training import runs
 from mmdiff.training.config import differences, parse_config, validate, with_fields
-from mmdiff.training.pretrain_text import pretrain_text, with_encoder
+from mmdiff.training.pretrain_text import inputs_digest, pretrain_text, with_encoder
 from mmdiff.training.text_config import TextPretrainConfig
 
 UNTOUCHED = "none"  # the method that probes the checkpoint as it came
@@ -69,17 +71,19 @@ def sweep(
     for config in configs.values():
         validate(with_encoder(config))
     validate(probing)
-    read_corpus(probing.data.corpus)
+    labelled = read_corpus(probing.data.corpus)
+    task_labels(labelled)
+    corpus, model = read_corpus(base.data.corpus), read_text_model(base.model.checkpoint)
     work = [(name, seed) for seed in range(seeds) for name in named]
     if UNTOUCHED in methods:
-        _probe(probing, Path(base.model.checkpoint), out / UNTOUCHED / "probe", progress_bar)
+        _probe(probing, labelled.digest, Path(base.model.checkpoint), out / UNTOUCHED / "probe", progress_bar)
     for number, (name, seed) in enumerate(work, start=1):
         folder = out / _folder(name) / f"seed_{seed}"
         log_line.info("%d of %d: %s, seed %d", number, len(work), name, seed)
         config = with_fields(configs[name], {"train.seed": seed})
-        if not _is_done(folder / "run" / runs.SUMMARY, folder / "run", config):
+        if not _is_done(folder / "run", config, corpus, model):
             pretrain_text(config, folder / "run", progress_bar)
-        _probe(probing, folder / "run", folder / "probe", progress_bar)
+        _probe(probing, labelled.digest, folder / "run", folder / "probe", progress_bar)
     return report([out], out / REPORT, progress_bar)
 
 
@@ -92,15 +96,19 @@ def _folder(method: str) -> str:
     return re.sub(r"[^\w.-]+", "_", method)
 
 
-def _probe(config: TextProbeConfig, checkpoint: Path, workdir: Path, progress_bar: bool) -> None:
-    """Probes what has not been probed so."""
+def _probe(config: TextProbeConfig, labelled: str, checkpoint: Path, workdir: Path, progress_bar: bool) -> None:
+    """Probes what has not been probed so, on texts of the digest `labelled`."""
     if (workdir / RESULT).is_file():
         stored = json.loads((workdir / RESULT).read_text(encoding="utf-8"))
-        if not differences(stored["config"], config):
+        # Names and digests, not paths: a sweep's folder may have moved.
+        same = stored["records"] == labelled and Path(stored["checkpoint"]).name == checkpoint.resolve().name
+        if same and not differences(stored["config"], config):
             return
     probe_text(config, checkpoint, workdir, progress_bar)
 
 
-def _is_done(summary: Path, folder: Path, config: TextPretrainConfig) -> bool:
-    """Whether a run of this configuration has ended. Another one's folder is refused by the run itself."""
-    return summary.is_file() and not differences(runs.read_config(folder), config)
+def _is_done(folder: Path, config: TextPretrainConfig, corpus: Corpus, model: PretrainedText) -> bool:
+    """Whether a run of this configuration on these inputs has ended. Another one's folder is refused by the run itself."""
+    if not (folder / runs.SUMMARY).is_file() or differences(runs.read_config(folder), config):
+        return False
+    return (folder / runs.RECORDS).read_text() == inputs_digest(config, corpus, model)

@@ -89,6 +89,14 @@ def test_mistakes_are_told_before_any_work(words, tmp_path, capsys, more, said):
     assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+def test_a_corpus_without_labels_is_told_before_any_work(words, tmp_path, capsys):
+    for name in ("train", "dev", "test"):
+        (tmp_path / f"{name}.txt").write_text("the parser of work\n")
+    more = [f"--probe.data.corpus={tmp_path}", "--strategies", "span", "--out", str(tmp_path / "out")]
+    assert cli.main([*words, *more]) == 2
+    assert "have no labels" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_a_sweep_needs_a_model(words, tmp_path):
     fields = [word for word in words if word.startswith("--config.data.corpus")]
     with pytest.raises(UserError, match="needs --config.model.checkpoint"):

@@ -4,6 +4,7 @@ An example is a NamedTuple of arrays, one of them `tokens`; those with axes grow
 of their batch.
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -15,6 +16,24 @@ from jaxtyping import Int
 from mmdiff.data.loader import Batches, stack
 
 Example = TypeVar("Example")
+
+
+@dataclasses.dataclass
+class TextDataConfig:
+    """Which texts, and how much of each is seen."""
+
+    corpus: str = ""  # folder of train, dev and test files: JSON lines, CoNLL or plain text; or one file
+    longest: int = 256  # tokens of a text that are seen; no more than the model has positions
+    buckets: int = 4  # lengths that texts are padded to: more of them is less padding, and as many compilations
+    threads: int = 2
+
+    def validate(self) -> None:
+        """Raises ValueError for a value that means nothing."""
+        if not self.corpus:
+            raise ValueError("data.corpus is missing: give the folder of the texts as --config.data.corpus")
+        for name, least in (("longest", 3), ("buckets", 1), ("threads", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"data.{name}={getattr(self, name)} must be at least {least}")
 
 
 def bucket_lengths(lengths: Sequence[int], buckets: int, multiple: int = 8) -> tuple[int, ...]:

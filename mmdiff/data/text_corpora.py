@@ -70,10 +70,11 @@ class _Line(NamedTuple):
         return CorpusError(f"{self.path}, line {self.number}: {what}")
 
 
-def read_corpus(folder: str | Path) -> Corpus:
+def read_corpus(folder: str | Path, labels_matter: bool = True) -> Corpus:
     """Reads the splits of a folder, or one file, all of which is to train on.
 
-    Raises CorpusError, with file and line, where there are no texts or one is not as its file's kind has it.
+    Raises CorpusError, with file and line, where there are no texts or one is not as its file's kind has it; and where
+    `labels_matter`, for a text to choose or to test on whose label no training text has.
     """
     folder = Path(folder)
     files = _files(folder)
@@ -86,7 +87,7 @@ def read_corpus(folder: str | Path) -> Corpus:
         held = "; ".join(f"{name} holds {KINDS[kind]}" for name, kind in kinds.items())
         raise CorpusError(f"the files of {folder} are not of one kind: {held}")
     kind = next(iter(kinds.values()))
-    labels = _labels(splits, files)
+    labels = _labels(splits, files, labels_matter)
     name = folder.stem if folder.is_file() else folder.resolve().name
     return Corpus(name, kind, splits, labels, digest.hexdigest()[:16])
 
@@ -295,18 +296,18 @@ def _conll_text(begun: _Line, words: list[str], tags: list[str]) -> Text:
     return Text(_name(begun), " ".join(words), None, tuple(spans), iob2(tags))
 
 
-def _labels(splits: dict[str, list[Text]], files: dict[str, Path]) -> tuple[str, ...]:
-    """The labels to train on. Raises CorpusError for a text whose label no training text has."""
+def _labels(splits: dict[str, list[Text]], files: dict[str, Path], matter: bool) -> tuple[str, ...]:
+    """The labels to train on. Raises CorpusError, where they matter, for a text whose label no training text has."""
     known: set[str] = set()
     first = next(iter(splits))
     for split, texts in splits.items():
         for text in texts:
             labels = _labels_of(text)
-            if split != first and labels - known:
+            if matter and split != first and labels - known:
                 line = text.name.rpartition(":")[2]
                 raise CorpusError(
                     f"{files[split]}, line {line}: {min(labels - known)!r} is no label of {files[first].name}, which "
-                    f"has {', '.join(sorted(known))}"
+                    f"has {', '.join(sorted(known))}: mend it, or move texts that have it to {files[first].name}"
                 )
             if split == first:
                 known |= labels

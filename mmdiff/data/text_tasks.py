@@ -1,7 +1,7 @@
 """A corpus and a tokenizer in, texts in which a model is asked for a label, or for the tag of each word, out.
 
 What is asked for is a unit: a text, or a word of a CoNLL file. A unit that has no token, for it lies behind the window or
-the vocabulary drops its characters, is not asked and has no right answer but O.
+the vocabulary drops its characters, is not asked: it counts as told to be O, whatever its own tag is.
 """
 
 import dataclasses
@@ -66,8 +66,8 @@ def tag_names(types: tuple[str, ...]) -> tuple[str, ...]:
     return (OUTSIDE, *(f"{place}-{kind}" for kind in types for place in "BI"))
 
 
-def make_task(corpus: Corpus, tokenizer: TextTokenizer) -> Task:
-    """The texts of a corpus as a model reads them.
+def task_labels(corpus: Corpus) -> tuple[str, ...]:
+    """What a corpus asks to tell apart: classes; or tags, O first.
 
     Raises CorpusError where nothing in it is labelled, or there is no split to train on, to choose on or to report.
     """
@@ -85,6 +85,12 @@ def make_task(corpus: Corpus, tokenizer: TextTokenizer) -> Task:
     if len(labels) < 2:
         what = f"one label, {labels[0]}" if labels else "no label"
         raise CorpusError(f"{corpus.name} has {what}: there is nothing to tell apart")
+    return labels
+
+
+def make_task(corpus: Corpus, tokenizer: TextTokenizer) -> Task:
+    """The texts of a corpus as a model reads them. Raises CorpusError as `task_labels` does."""
+    labels = task_labels(corpus)
     splits = {split: _split(texts, tokenizer, labels) for split, texts in corpus.splits.items()}
     for name, split in splits.items():
         if split.cut:

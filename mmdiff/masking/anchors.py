@@ -262,8 +262,11 @@ def open_word_anchors(
     if kept is not None and kept.is_file():
         anchors = _reopen(WordAnchors, config, kept, None if encoder is None else lambda: encoder)
     else:
-        bar = tqdm(texts, desc="words of texts", unit="text", disable=not progress_bar)
-        anchors = _make(WordAnchors, config, lambda: count_words(bar), encoder)
+
+        def count() -> Mapping[str, int]:
+            return count_words(tqdm(texts, desc="words of texts", unit="text", disable=not progress_bar))
+
+        anchors = _make(WordAnchors, config, count, encoder)
     types = list(dict.fromkeys(_type(word) for word in words if _has_meaning(word)))
     new = [word for word in types if word not in anchors]
     if new:
@@ -304,6 +307,12 @@ def _find(config: AnchorsConfig, given: Sequence[str], count: Callable[[], Mappi
     few = f" (only {len(found)} words occur {config.min_count} times)" if len(found) < config.find else ""
     listed = ", ".join(f"{word.word} ({word.count} times, {word.tf_icf:.3g})" for word in found)
     log_line.info("anchors found by TF-ICF%s: %s", few, listed)
+    common = [word.word for word in found if word.tf_icf < 1]
+    if common:
+        log_line.warning(
+            "%d of %d anchors are no commoner here than in general (%s): lower anchors.min_count, or ask for fewer as "
+            "anchors.find", len(common), len(found), ", ".join(common[:5]),
+        )  # fmt: skip
     return found
 
 

@@ -126,9 +126,8 @@ def _count(stretches: list[list[str]], min_count: int) -> dict[int, dict[Ngram, 
 def _score(ngram: Ngram, logs: dict[Ngram, float], power: int) -> float:
     """The least over all ways to cut the run of log p(run)^power / (p(part) p(part) ...)."""
     size = len(ngram)
-    most = {
-        size: 0.0
-    }  # the highest log probability of the words from here on, cut in any way, as if parts were independent
+    # The highest log probability of the words from each place on, cut in any way, as if parts were independent.
+    most = {size: 0.0}
     for begin in reversed(range(size)):
         ends = range(begin + 1, size + 1 if begin else size)  # the whole run is no way to cut it
         most[begin] = max(logs[ngram[begin:end]] + most[end] for end in ends)

@@ -26,6 +26,7 @@ def token_attention(
     look = jax.jit(
         lambda params, tokens, valid: encoder.apply({"params": params}, tokens, valid, method="cls_attention")
     )
+    params = jax.device_put(params, jax.local_devices()[0])
     found: list = [None] * len(texts)
     rows = [text.tokens for text in texts]
     doing = "attention of tokens" if progress_bar else ""

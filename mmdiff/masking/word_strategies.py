@@ -19,10 +19,8 @@ from mmdiff.masking.strategies import EXACT, ask, look_up
 ENTRY_POINTS = "mmdiff.masking.word_strategies"
 EVERYTHING = ("weight", "entities", "ngrams", "attention")  # what a function of one's own finds; importance needs a row
 REPLACEMENTS = ("random", "80-10-10", "mask")
-LONGEST_SPAN, SPAN_END = (
-    10,
-    0.2,
-)  # words of a span: geometric with this share of ends, cut off (SpanBERT, arXiv 1907.10529)
+LONGEST_SPAN = 10  # words; the lengths are geometric with this share of ends, cut off (SpanBERT, arXiv 1907.10529)
+SPAN_END = 0.2
 
 
 @dataclasses.dataclass
@@ -31,20 +29,16 @@ class WordMaskingConfig:
 
     strategy: str = "difference"  # a row of WORD_STRATEGIES, an entry point, or package.module:function
     ratio: float = (
-        0.25  # (*0.15) share of a text's tokens that is hidden, at least one; markers and special ones are not counted
+        0.25  # (*0.15) share of a text's tokens that is hidden, at least one; neither markers nor special ones
     )
     alpha: float = 1.0  # at most this share of the budget goes to what the strategy wants, the rest is uniform
     noise: float = 1.0  # 1: sampled in proportion to the weights (equation 4); 0: the highest weights
-    weights: str = (
-        "similarity"  # of words for `difference`; (*) rank: falling in equal steps from the most similar of the text
-    )
+    weights: str = "similarity"  # of words for `difference`; (*) rank: in equal steps from the most similar of the text
     whole_words: bool = True  # the tokens of a word fall together (*), or one by one, whatever the strategy
     fill: bool = True  # what the strategy wants too little of is filled up uniformly; or less than the ratio is hidden
     static: bool = True  # one draw per text, as in the paper, or a fresh one each step
     replacement: str = "random"  # hidden tokens become random ones, (*) 80-10-10 as in BERT, or the mask token
-    entities: str = (
-        ""  # the domain's terms: conll, anchors, a list of terms, or a tagger's folder; "": conll or else anchors
-    )
+    entities: str = ""  # the domain's terms: conll, anchors, a list, or a tagger's folder; "": conll or else anchors
     entity_rate: float = 1.0  # `entity_rates`: share of a text's entities that is hidden
     base_rate: float = 0.1  # `entity_rates`: chance of every other token
     entity_weight: float = 0.4  # `entity`: of an entity, beside `base_weight` of any other word
@@ -222,7 +216,8 @@ def mask_tokens(key: Key[Array, ""], tokens: Tokens, config: WordMaskingConfig) 
 def _log_ranks(score: Float[Array, " t"], maskable: Bool[Array, " t"]) -> Float[Array, " t"]:
     """Weights n, n - 1, ... from the most wanted of n tokens down, as the official code draws."""
     better = (score[None, :] > score[:, None]) & maskable[None, :]
-    return jnp.log(maskable.sum() - better.sum(axis=1).astype(jnp.float32))
+    ranks = jnp.log(maskable.sum() - better.sum(axis=1).astype(jnp.float32))
+    return jnp.where(score > -jnp.inf, ranks, -jnp.inf)  # what is not wanted at all has no rank
 
 
 def _by_rates(

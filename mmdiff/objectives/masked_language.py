@@ -23,13 +23,9 @@ WEIGHTINGS = ("equal", "terms", "mslm")
 class MaskedLanguageConfig:
     """How the loss is computed."""
 
-    weighting: str = (
-        "equal"  # of hidden tokens: equal, or `terms`: domain terms by MSLM's weights; or all of its loss, `mslm`
-    )
+    weighting: str = "equal"  # of hidden tokens: equal, `terms` (by MSLM's weights), or all of its loss, `mslm`
     dropout: float = 0.1  # while training
-    soft_masked_gradients: bool = (
-        False  # DGA: what matters to general knowledge learns less, and a contrast (arXiv 2301.08986)
-    )
+    soft_masked_gradients: bool = False  # DGA (arXiv 2301.08986): what matters to general knowledge learns less
     importance_texts: int = 1000  # `soft_masked_gradients`: training texts from which the importance of heads is found
     contrast_temperature: float = 0.05  # `soft_masked_gradients`
     soften: str = "parameters"  # `soft_masked_gradients`: the gradient of a head's parameters alone, or of what "flow"s through it
@@ -123,7 +119,9 @@ class MaskedLanguage:
         def at(x: Array) -> Array:
             return jnp.take_along_axis(x, places, axis=1)
 
-        drop = {"dropout": jax.random.fold_in(jax.random.split(key, 3)[2], step)}
+        # Microbatches of a step begin with different texts.
+        drop_key = jax.random.fold_in(jax.random.fold_in(jax.random.split(key, 3)[2], step), batch.id[0])
+        drop = {"dropout": drop_key}
         logits = self.model.apply(
             {"params": params}, tokens, batch.valid, places, gradient_scale=gradient_scale,
             deterministic=self.deterministic or not self.model.config.dropout, rngs=drop, method="masked_logits",
@@ -147,7 +145,7 @@ class MaskedLanguage:
             return jnp.sum(jnp.where(where, x, 0)) / jnp.maximum(where.sum(), 1)
 
         masked_loss, loss = mean(scored.loss, hidden), None
-        weight = jnp.where(scored.in_term, self.weights.term, self.weights.other)
+        weight = self.weight_of(scored.in_term)
         if self.config.weighting == "equal":
             loss = masked_loss
         elif self.config.weighting == "terms":
@@ -158,14 +156,19 @@ class MaskedLanguage:
             weighed = jnp.where(scored.valid, jnp.where(hidden, weight, 1.0) * scored.loss, 0).sum(axis=1)
             of_text = weighed / jnp.maximum(scored.valid.sum(axis=1), 1) * (1 + hidden.sum(axis=1))
             loss = mean(of_text, scored.valid.any(axis=1))
-        return loss, {
+        metrics = {
             "loss": loss,
             "masked_loss": masked_loss,
             "accuracy": mean(scored.right, hidden),
             "hidden_share": hidden.sum() / jnp.maximum(scored.maskable.sum(), 1),
-            "hidden_similarity": mean(scored.similarity, hidden),
-            "hidden_in_terms": mean(scored.in_term, hidden),
         }
+        # Of what nobody looks at a text holds nothing.
+        looks_at = find(self.masking.strategy).looks_at
+        if "weight" in looks_at:
+            metrics["hidden_similarity"] = mean(scored.similarity, hidden)
+        if "entities" in looks_at or self.config.weighting != "equal":
+            metrics["hidden_in_terms"] = mean(scored.in_term, hidden)
+        return loss, metrics
 
     def most_places(self, length: int) -> int:
         """How many tokens of a text of this length may count."""
@@ -197,16 +200,17 @@ class MaskedLanguage:
 
         return jax.vmap(of_text)(mask_keys, value_keys, batch)
 
-    def examples(self, batch: TextBatch) -> Int[Array, ""]:
-        """How much a batch weighs beside others: as many tokens as it hides; for `entity_rates` as may be hidden."""
-        maskable = (batch.word > 0).sum(axis=1)
+    def examples(self, batch: TextBatch, key: Key[Array, ""], step: Int[Array, ""]) -> Float[Array, ""]:
+        """How much a batch weighs beside others: what its loss is a mean over, by hidden tokens or their weights, or texts."""
         if self.config.weighting == "mslm":
-            return batch.valid.any(axis=1).sum()
-        if find(self.masking.strategy).rates:
-            return maskable.sum()
-        sizes = np.arange(batch.word.shape[1] + 1)
-        budgets = np.where(sizes, np.maximum(np.floor(self.masking.ratio * sizes + EXACT), 1), 0).astype(np.int32)
-        return jnp.asarray(budgets)[maskable].sum()
+            return batch.valid.any(axis=1).sum().astype(jnp.float32)
+        hidden = self.hide(batch, key, step)[0].hidden
+        weight = self.weight_of(batch.entity > 0) if self.config.weighting == "terms" else 1.0
+        return jnp.where(hidden, weight, 0.0).sum()
+
+    def weight_of(self, in_term: Bool[Array, "*n"]) -> Float[Array, "*n"]:
+        """Of hidden tokens."""
+        return jnp.where(in_term, self.weights.term, self.weights.other)
 
     def without_remat(self) -> "MaskedLanguage":
         """The same objective, with no activation computed twice to save memory."""

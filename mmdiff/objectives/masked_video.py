@@ -361,6 +361,6 @@ class MaskedVideo:
         frames = mask.reshape(mask.shape[0], -1, c.patches)
         return pooled_places(frames, c.image_grid, c.pooling, self.config.pooled_when)
 
-    def examples(self, batch: VideoBatch) -> Int[Array, ""]:
+    def examples(self, batch: VideoBatch, key: Key[Array, ""], step: Int[Array, ""]) -> Int[Array, ""]:
         """How many clips of a batch are real: the last one of an evaluation is filled up with empty ones."""
         return batch.frame_valid.any(axis=1).sum()

@@ -193,7 +193,7 @@ class QuestionAnswering:
         """Whether each question is answered right, from audio, from text and from both."""
         return answer_correct(self.scores(params, batch), batch.label, batch.offered)
 
-    def examples(self, batch: QuestionBatch) -> Int[Array, ""]:
+    def examples(self, batch: QuestionBatch, key: Key[Array, ""], step: Int[Array, ""]) -> Int[Array, ""]:
         """How many questions of a batch are real: the last one of an evaluation is filled up with empty ones."""
         return batch.offered.any(axis=1).sum()
 

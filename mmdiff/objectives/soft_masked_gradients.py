@@ -182,7 +182,7 @@ class SoftMaskedGradients:
         model, importance = self.language.model, jnp.asarray(self.importance, jnp.float32)
         params, softened = SOFTEN[self.soften](params, 1 - importance)
         scored = self.language.score(params, batch, key, step, **softened)
-        twice_key, gated_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, step), 1))
+        twice_key, gated_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, step), batch.id[0]))
         tokens, valid = batch.tokens, batch.valid
 
         def mean(tokens, valid, key, **gates) -> Float[Array, "b d"]:
@@ -200,9 +200,9 @@ class SoftMaskedGradients:
         contrasted = contrast(*represented[1:], self.temperature)
         return loss + contrasted, metrics | {"loss": loss + contrasted, "contrast_loss": contrasted}
 
-    def examples(self, batch: TextBatch) -> Int[Array, ""]:
+    def examples(self, batch: TextBatch, key: Key[Array, ""], step: Int[Array, ""]) -> Float[Array, ""]:
         """As masked language weighs a batch."""
-        return self.language.examples(batch)
+        return self.language.examples(batch, key, step)
 
     def without_remat(self) -> "SoftMaskedGradients":
         """The same objective, with no activation computed twice to save memory."""

@@ -53,7 +53,7 @@ class TextClassification:
         """The labels + 1 where `logits` has units that are asked, 0 elsewhere."""
         return jnp.asarray(batch.label[:, :1] if self.model.head == "sequence" else batch.label)
 
-    def examples(self, batch: AskedText) -> Int[Array, ""]:
+    def examples(self, batch: AskedText, key: Key[Array, ""], step: Int[Array, ""]) -> Int[Array, ""]:
         """How many units of a batch are asked: a mean over batches counts each of them once."""
         return (self.asked(batch) > 0).sum()
 

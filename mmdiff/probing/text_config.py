@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import ClassVar
 
+from mmdiff.data.text_batches import TextDataConfig
 from mmdiff.errors import UserError
 from mmdiff.probing.config import MODES
 from mmdiff.probing.text_scores import SCORES
@@ -22,33 +23,13 @@ TEXT_PROBE_PRESETS: dict[str, dict[str, object]] = {
 
 
 @dataclasses.dataclass
-class TaskDataConfig:
-    """Which labelled texts, and how much of each is seen."""
-
-    corpus: str = ""  # folder of train, dev and test files: JSON lines with labels, or CoNLL
-    longest: int = 256  # tokens of a text that are seen; no more than the model has positions
-    buckets: int = 4  # lengths that texts are padded to: more of them is less padding, and as many compilations
-    threads: int = 2
-
-    def validate(self) -> None:
-        """Raises ValueError for a value that means nothing."""
-        if not self.corpus:
-            raise ValueError("data.corpus is missing: give the folder of the texts as --config.data.corpus")
-        for name, least in (("longest", 3), ("buckets", 1), ("threads", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"data.{name}={getattr(self, name)} must be at least {least}")
-
-
-@dataclasses.dataclass
 class TextHeadsConfig:
     """How linear heads are trained on what a frozen encoder says, and how many seeds there are in either mode.
 
     Epoch and learning rate are chosen on the validation split; the test split is only scored.
     """
 
-    metric: str = (
-        ""  # what is chosen by and marked in tables: a row of SCORES; "": macro F1 of classes, micro F1 of entities
-    )
+    metric: str = ""  # what is chosen by and marked: a row of SCORES; "": macro F1 of classes, micro F1 of entities
     seeds: int = 5
     pool: str = "mean"  # of a text's tokens is its vector, or its first token's; of a word it is its first token's
     standardize: bool = True  # each feature has mean 0 and deviation 1 over the training units
@@ -111,7 +92,7 @@ class TextProbeConfig:
 
     preset: str = "standard"  # a row of `presets`, applied before any other field of the command line
     mode: str = "linear"  # a frozen encoder and linear heads, or `finetune`: every weight
-    data: TaskDataConfig = dataclasses.field(default_factory=TaskDataConfig)
+    data: TextDataConfig = dataclasses.field(default_factory=TextDataConfig)
     model: ProbedModelConfig = dataclasses.field(default_factory=ProbedModelConfig)
     probe: TextHeadsConfig = dataclasses.field(default_factory=TextHeadsConfig)
     optimizer: OptimizerConfig = dataclasses.field(

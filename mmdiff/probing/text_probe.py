@@ -17,7 +17,7 @@ from mmdiff.probing.features import peak_memory
 from mmdiff.probing.probe import FEATURES, FINETUNED, claim, what_matters
 from mmdiff.probing.text_config import TextProbeConfig
 from mmdiff.probing.text_features import VERSION, compute_unit_features
-from mmdiff.probing.text_finetune import finetune_text
+from mmdiff.probing.text_finetune import FINETUNED_MODEL, finetune_text
 from mmdiff.probing.text_heads import train_text_heads
 from mmdiff.probing.text_outcome import TextOutcome, write_text_outcome
 from mmdiff.training import hosts, runs
@@ -67,8 +67,9 @@ def probe_text(config: TextProbeConfig, checkpoint: str | Path, workdir: str | P
     else:
         sections = (config.data, config.model, config.optimizer, config.train)
         settings = [what_matters(dataclasses.asdict(section) | {"corpus": ""}) for section in sections]
-        name = _fingerprint(*of_both, config.probe.metric_of(task.kind), settings)
-        outcome = finetune_text(config, model, sizes, task, tokenizer.json(), workdir / FINETUNED / name, progress_bar)
+        finetuned = workdir / FINETUNED / _fingerprint(*of_both, config.probe.metric_of(task.kind), settings)
+        outcome = finetune_text(config, model, sizes, task, tokenizer.json(), finetuned, progress_bar)
+        log_line.info("finetuned models in %s", finetuned / "seed_*" / FINETUNED_MODEL)
     return write_text_outcome(workdir, task, outcome, config.probe.metric_of(task.kind), about)
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import ClassVar
@@ -177,12 +178,17 @@ def parse_config(arguments: list[str], *wanted: type):
     try:
         plain, _, _ = _parse([f"--config={file}"])
     except Exception as error:  # noqa: BLE001  the file is the user's code
-        raise ConfigError(f"{file} cannot be used: {type(error).__name__}: {error}") from None
+        cause = error
+        # The parser puts a traceback around what the file raised. What is raised from None is what was meant.
+        while behind := cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__):
+            cause = behind
+        said = str(cause) if isinstance(cause, UserError) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{file} cannot be used: {said}") from None
     if not isinstance(plain, wanted):
         needed = " or a ".join(kind.__name__ for kind in wanted)
         raise ConfigError(f"{file} gives a {type(plain).__name__}, and this command needs a {needed}")
     try:
-        config, overrides, rest = _parse(arguments)
+        config, overrides, rest = _parse(_config_first(arguments))
     except (absl.flags.Error, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ConfigError(f"{file}: {_explain(error, arguments, plain)}") from None
     if rest:
@@ -191,6 +197,17 @@ def parse_config(arguments: list[str], *wanted: type):
     for path, value in overrides.items():
         set_field(config, path, value)
     return config
+
+
+def _config_first(arguments: list[str]) -> list[str]:
+    """The same words, `--config` before its fields, as the parser wants them."""
+    first, rest, words = [], [], iter(arguments)
+    for word in words:
+        if word == "--config":
+            first += [word, *itertools.islice(words, 1)]
+        else:
+            (first if word.startswith("--config=") else rest).append(word)
+    return first + rest
 
 
 def _parse(arguments: list[str]):

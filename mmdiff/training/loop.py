@@ -190,8 +190,8 @@ class Run:
         measured = training.measured or training.objective
 
         def look(params, batch):
-            metrics = measured(used_whole(mesh, params), batch, training.key, jnp.zeros((), jnp.int32))[1]
-            return metrics, measured.examples(batch)
+            drawn = batch, training.key, jnp.zeros((), jnp.int32)
+            return measured(used_whole(mesh, params), *drawn)[1], measured.examples(*drawn)
 
         self._look = jax.jit(look)
 
@@ -249,10 +249,10 @@ class Run:
         compiled, flops = self._compiled[shapes]
         self._profile.before(self._step, self._state)
         self._state, self._metrics = compiled(self._state, batch)
-        self._clock.began(flops)
         self._step += 1
         self._bar.update()
         self._write_line()
+        self._clock.began(flops)  # after the line of an earlier step, which knows nothing of this one
         if self.due(self._train.log_every):
             self._unwritten = self._step, self._metrics
         self._checkpoints.check()

@@ -16,12 +16,12 @@ import numpy as np
 from jaxtyping import Bool
 
 from mmdiff.data.text_batches import bucket_lengths, text_evaluation_batches, text_training_batches
-from mmdiff.data.text_corpora import Corpus, Text, read_corpus
+from mmdiff.data.text_corpora import Corpus, CorpusError, Text, read_corpus
 from mmdiff.data.text_examples import Annotations, TextBatch, text_examples, word_types, words_of_text
 from mmdiff.data.text_tokens import MARKERS, TextTokenizer, TokenizedText, word_spans
 from mmdiff.masking.anchors import WordAnchors, open_word_anchors
 from mmdiff.masking.collocations import learn_collocations
-from mmdiff.masking.entities import open_entities
+from mmdiff.masking.entities import ANCHORS, TAGS, open_entities
 from mmdiff.masking.selective import token_importance
 from mmdiff.masking.text_vectors import load_text_encoder
 from mmdiff.masking.token_attention import token_attention
@@ -31,7 +31,7 @@ from mmdiff.models.text_encoder import TextModel, init_text_params
 from mmdiff.objectives.masked_language import MaskedLanguage, TermWeights, term_weights
 from mmdiff.objectives.soft_masked_gradients import SoftMaskedGradients, head_importance
 from mmdiff.training import hosts, runs
-from mmdiff.training.config import in_steps, validate, with_absolute_paths, with_fields
+from mmdiff.training.config import ConfigError, in_steps, validate, with_absolute_paths, with_fields
 from mmdiff.training.loop import UNWATCHED, Training, Watch, microbatch, open_position, run_loop
 from mmdiff.training.optimizer import make_optimizer
 from mmdiff.training.pretrain import keep_anchors, run_keys
@@ -41,10 +41,8 @@ from mmdiff.whole_files import write_whole
 
 TRAINED = ("encoder", "mlm_head")  # parts of a model; others, such as a pooler, are kept as they came
 TEXTS_AT_ONCE = 64  # whose masks are drawn together where no step is taken
-COMMONEST, SAMPLES = (
-    2000,
-    8,
-)  # words of which a run lists how often they were hidden, and texts that are kept with their masks
+COMMONEST = 2000  # words of which a run lists how often they were hidden
+SAMPLES = 8  # texts that are kept with their masks
 
 log_line = logging.getLogger(__name__)
 
@@ -76,27 +74,29 @@ def pretrain_text(
         workdir = Path(workdir)
         model = read_text_model(config.model.checkpoint)
         tokenizer = TextTokenizer(model.tokenizer, min(config.data.longest, model.config.longest))
-        corpus = read_corpus(config.data.corpus)
+        corpus = read_corpus(config.data.corpus, labels_matter=False)
         mesh = make_mesh(config.train.fsdp)
         micro = microbatch(config.train, mesh)
-        started_on = hashlib.sha256(f"{corpus.digest} {model.digest}".encode()).hexdigest()[:16]
         claim = functools.partial(
             runs.claim,
             workdir,
             with_absolute_paths(config),
             tokenizer.json().encode(),
-            started_on,
-            f"{config.data.corpus} or {config.model.checkpoint}",
+            inputs_digest(config, corpus, model),
+            " or ".join(filter(None, (config.data.corpus, config.model.checkpoint, *_more_inputs(config)))),
         )
+        if hosts.first() and (workdir / runs.CONFIG).exists():
+            claim()  # Another run's folder is refused before the long work.
+        # A new folder is taken behind it: what is wrong with the inputs shows now, and may be mended and tried again.
+        examples = make_examples(config, corpus, tokenizer, model, workdir / runs.ANCHORS, progress_bar)
         if hosts.first():
             claim()
+            if examples.anchors:
+                keep_anchors(examples.anchors, workdir)
     with hosts.together():
         if not hosts.first():
             hosts.await_file(workdir / runs.CONFIG)
             claim()
-        examples = make_examples(config, corpus, tokenizer, model, workdir / runs.ANCHORS, progress_bar)
-        if hosts.first() and examples.anchors:
-            keep_anchors(examples.anchors, workdir)
 
     train, optimizer_config = in_steps(config.train, config.optimizer, len(examples.made["train"]))
     init_key, step_key = run_keys(config.train.seed)
@@ -152,10 +152,48 @@ def pretrain_text(
 
 
 def with_encoder(config: TextPretrainConfig) -> TextPretrainConfig:
-    """The configuration with words compared by the model itself, where no other encoder is named."""
+    """The configuration with all named that stands for something else: words are compared by the model itself, by default."""
     looks = "weight" in find(config.masking.strategy).looks_at
     own = config.model.checkpoint if looks and not config.anchors.text_encoder else config.anchors.text_encoder
-    return with_fields(config, {"anchors.text_encoder": own})
+    terms = config.masking.entities
+    # A name of their own is no path; a path means the same from every working directory.
+    terms = terms if terms in ("", TAGS, ANCHORS) else str(Path(terms).resolve())
+    classifier = _finetuned(config.masking.classifier)
+    return with_fields(
+        config, {"anchors.text_encoder": own, "masking.entities": terms, "masking.classifier": classifier}
+    )
+
+
+def _finetuned(folder: str) -> str:
+    """The folder of a model, where that of a `mmdiff probe --mode finetune` is given: its first seed's."""
+    models = sorted(map(str, Path(folder).glob("finetuned/*/seed_0/model"))) if folder else []
+    if len(models) > 1:
+        raise ConfigError(
+            f"masking.classifier={folder!r} holds several finetuned models, give one: {', '.join(models)}"
+        )
+    return models[0] if models else folder
+
+
+def inputs_digest(config: TextPretrainConfig, corpus: Corpus, model: PretrainedText) -> str:
+    """Of what a run is started on, which may not change while it lasts: the corpus, the model, what else masks are made of."""
+    read = [corpus.digest, model.digest]
+    for path in map(Path, _more_inputs(config)):
+        if path.is_dir():
+            read.append(read_text_model(path).digest)
+        elif path.is_file():
+            read.append(hashlib.sha256(path.read_bytes()).hexdigest())
+    return hashlib.sha256(" ".join(read).encode()).hexdigest()[:16]
+
+
+def _more_inputs(config: TextPretrainConfig) -> list[str]:
+    """The files and folders, beside the corpus and the model, of which nothing is kept with a run."""
+    classifier = config.masking.classifier if "importance" in find(config.masking.strategy).looks_at else ""
+    named = config.masking.entities if _needs_terms(config) else ""
+    return [path for path in (classifier, named) if path and path not in (TAGS, ANCHORS)]
+
+
+def _needs_terms(config: TextPretrainConfig) -> bool:
+    return "entities" in find(config.masking.strategy).looks_at or config.objective.weighting != "equal"
 
 
 def make_examples(
@@ -169,18 +207,21 @@ def make_examples(
     """The texts to train on and to validate with, and of each what the strategy looks at.
 
     Anchors, collocations and entities' names are looked for in the training texts alone.
+
+    Raises CorpusError where there are no texts to train on, or nothing in those of a split can be hidden.
     """
     texts = {split: corpus.splits[split] for split in ("train", "validation") if corpus.splits.get(split)}
+    if "train" not in texts:
+        raise CorpusError(f"{config.data.corpus} holds no texts to train on, only {', '.join(corpus.splits)}")
     if config.data.distinct:
         texts = {split: distinct(of_split) for split, of_split in texts.items()}
     everything = [text for of_split in texts.values() for text in of_split]
     tokenized = tokenizer.encode([text.text for text in everything])
-    _warn_of_lengths(config, everything, tokenized)
-    train, looks_at = texts["train"], find(config.masking.strategy).looks_at
-    needs_terms = "entities" in looks_at or config.objective.weighting != "equal"
+    _check_texts(config, texts, tokenized)
+    train, looks_at, needs_terms = texts["train"], find(config.masking.strategy).looks_at, _needs_terms(config)
     anchors, look = None, Annotations()
-    terms = config.masking.entities or ("conll" if corpus.kind == "entities" else "anchors")
-    if "weight" in looks_at or (needs_terms and terms == "anchors"):
+    terms = config.masking.entities or (TAGS if corpus.kind == "entities" else ANCHORS)
+    if "weight" in looks_at or (needs_terms and terms == ANCHORS):
         encoder = load_text_encoder(config.anchors.text_encoder, config.anchors.pool) if "weight" in looks_at else None
         types = word_types(everything) if "weight" in looks_at else ()
         anchors = open_word_anchors(
@@ -203,10 +244,24 @@ def make_examples(
     made = text_examples(everything, tokenized, look)
     counts = {split: len(of_split) for split, of_split in texts.items()}
     by_split = {"train": made[: counts["train"]]}
+    if needs_terms:
+        _tell_terms(terms, by_split["train"])
     if "validation" in texts:
         by_split["validation"] = made[counts["train"] :]
     lengths = bucket_lengths([len(x.tokens) for x in by_split["train"]], config.data.buckets, multiple=4)
     return Examples(texts, by_split, lengths, anchors)
+
+
+def _tell_terms(source: str, made: Sequence[TextBatch]) -> None:
+    """Says how many of the domain's terms there are; warns where there are none, as of a list in another language."""
+    found = [len(np.unique(example.entity[example.entity > 0])) for example in made]
+    if any(found):
+        having = sum(number > 0 for number in found)
+        log_line.info("masking.entities=%r: %d in %d of %d training texts", source, sum(found), having, len(made))
+    else:
+        log_line.warning(
+            "masking.entities=%r: none in %d training texts; all of their words count as others", source, len(made)
+        )
 
 
 def distinct(texts: Sequence[Text]) -> list[Text]:
@@ -218,14 +273,22 @@ def distinct(texts: Sequence[Text]) -> list[Text]:
     return list(first.values())
 
 
-def _warn_of_lengths(config: TextPretrainConfig, texts: list[Text], tokenized: list[TokenizedText]) -> None:
-    cut = [text.name for text, found in zip(texts, tokenized, strict=True) if found.cut]
+def _check_texts(config: TextPretrainConfig, texts: dict[str, list[Text]], tokenized: list[TokenizedText]) -> None:
+    """Warns of texts that are cut, or of which nothing can be hidden. Raises CorpusError where all of a split are such."""
+    everything = [text for of_split in texts.values() for text in of_split]
+    cut = [text.name for text, found in zip(everything, tokenized, strict=True) if found.cut]
     if cut:
         log_line.warning(
             "%d of %d texts are longer than %d tokens and are cut there (data.longest), the first is %s",
-            len(cut), len(texts), max(len(found.tokens) for found in tokenized), cut[0],
+            len(cut), len(everything), max(len(found.tokens) for found in tokenized), cut[0],
         )  # fmt: skip
-    bare = [text.name for text, found in zip(texts, tokenized, strict=True) if not found.word.any()]
+    bare = [text.name for text, found in zip(everything, tokenized, strict=True) if not found.word.any()]
+    for split, of_split in texts.items():
+        if {text.name for text in of_split} <= set(bare):
+            raise CorpusError(
+                f"none of the {len(of_split)} {split} texts of {config.data.corpus} holds a word that can be hidden: those of "
+                "markers and of characters that the vocabulary lacks cannot"
+            )
     if bare:
         log_line.warning("%d texts hold no word that can be hidden, the first is %s", len(bare), bare[0])
 
@@ -244,9 +307,9 @@ def build_objective(
     if "mlm_head" not in model.params:
         log_line.warning("%s has no masked-language head: one begins at random", config.model.checkpoint)
     params |= {name: jax.tree.map(jnp.asarray, model.params[name]) for name in TRAINED if name in model.params}
-    objective = MaskedLanguage(
-        TextModel(sizes), config.masking, config.objective, tokenizer.mask_id, tokenizer.special_ids
-    )
+    # Some models have more rows than their vocabulary has tokens.
+    never_drawn = (*tokenizer.special_ids, *range(tokenizer.size, sizes.vocab_size))
+    objective = MaskedLanguage(TextModel(sizes), config.masking, config.objective, tokenizer.mask_id, never_drawn)
     if config.objective.weighting != "equal":
         objective = dataclasses.replace(objective, weights=count_terms(objective, examples, step_key))
     if config.objective.soft_masked_gradients:

@@ -3,9 +3,11 @@
 import dataclasses
 from typing import ClassVar
 
+from mmdiff.data.text_batches import TextDataConfig
 from mmdiff.masking.anchors import AnchorsConfig, word_anchors_config
 from mmdiff.masking.collocations import CollocationsConfig
-from mmdiff.masking.word_strategies import WordMaskingConfig
+from mmdiff.masking.strategies import StrategyError
+from mmdiff.masking.word_strategies import WordMaskingConfig, find
 from mmdiff.objectives.masked_language import MaskedLanguageConfig
 from mmdiff.training.config import TrainConfig, epoch_steps, set_field
 from mmdiff.training.optimizer import OptimizerConfig
@@ -13,22 +15,11 @@ from mmdiff.training.text_presets import TEXT_METHODS, TEXT_PRESETS
 
 
 @dataclasses.dataclass
-class TextDataConfig:
-    """Which texts, and how much of each is seen."""
+class PretrainedTextsConfig(TextDataConfig):
+    """Which texts to pretrain on, and how much of each is seen."""
 
-    corpus: str = ""  # folder of train, dev and test files: JSON lines, CoNLL or plain text; or one file
-    longest: int = 256  # tokens of a text that are seen; no more than the model has positions
+    buckets: int = 12  # many steps are taken: padding costs more than compilations
     distinct: bool = False  # each text once, markers aside, however often the corpus has it
-    buckets: int = 12  # lengths that texts are padded to: more of them is less padding, and as many compilations
-    threads: int = 2
-
-    def validate(self) -> None:
-        """Raises ValueError for a value that means nothing."""
-        if not self.corpus:
-            raise ValueError("data.corpus is missing: give the folder of the texts as --config.data.corpus")
-        for name, least in (("longest", 3), ("buckets", 1), ("threads", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"data.{name}={getattr(self, name)} must be at least {least}")
 
 
 @dataclasses.dataclass
@@ -56,7 +47,7 @@ class TextPretrainConfig:
     presets: ClassVar[dict[str, dict[str, object]]] = TEXT_PRESETS
 
     preset: str = "paper"  # a row of `presets`, applied before any other field of the command line
-    data: TextDataConfig = dataclasses.field(default_factory=TextDataConfig)
+    data: PretrainedTextsConfig = dataclasses.field(default_factory=PretrainedTextsConfig)
     model: TextModelConfig = dataclasses.field(default_factory=TextModelConfig)
     masking: WordMaskingConfig = dataclasses.field(default_factory=WordMaskingConfig)
     anchors: AnchorsConfig = dataclasses.field(default_factory=word_anchors_config)
@@ -72,7 +63,17 @@ def paper_text_pretraining(method: str, texts: int = 0) -> TextPretrainConfig:
     Learning rate 1e-4, 150 epochs, an evaluation every 30 and patience 20 are the paper's; batches of 512 texts, decay and
     warm-up its code's, betas RoBERTa's (arXiv 1907.11692). Where it is not said how many `texts` there are to train on, an
     evaluation comes every epoch.
+
+    Raises StrategyError for a name, not `package.module:function`, that is neither.
     """
+    if method not in TEXT_METHODS and ":" not in method:
+        try:
+            find(method)
+        except StrategyError:
+            known = ", ".join(TEXT_METHODS)
+            raise StrategyError(
+                f"masking.strategy={method!r} is unknown; known: {known}; your own is package.module:function"
+            ) from None
     config = TextPretrainConfig()
     for path, value in TEXT_METHODS.get(method, {"masking.strategy": method}).items():
         set_field(config, path, value)

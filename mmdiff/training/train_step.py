@@ -22,7 +22,7 @@ class Objective(Protocol):
         self, params: dict, batch, key: Key[Array, ""], step: Int[Array, ""]
     ) -> tuple[Float[Array, ""], dict[str, Array]]: ...
 
-    def examples(self, batch) -> Int[Array, ""]:
+    def examples(self, batch, key: Key[Array, ""], step: Int[Array, ""]) -> Int[Array, ""] | Float[Array, ""]:
         """How much a batch weighs beside others: how many of its examples, or places that the loss is a mean of, are real."""
 
     def without_remat(self) -> "Objective":
@@ -76,7 +76,7 @@ def averaged(objective: Objective, parts: int):
     gradient = jax.grad(objective, has_aux=True)
 
     def weighed(params, part, key, step):
-        weight = objective.examples(part).astype(jnp.float32)
+        weight = objective.examples(part, key, step).astype(jnp.float32)
         found = gradient(params, part, key, step)
         return weight, jax.tree.map(lambda x: weight * x, found)
 

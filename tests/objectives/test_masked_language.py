@@ -77,23 +77,34 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_hidden_tokens(parts, strategy
     np.testing.assert_allclose(metrics["hidden_share"], mask.hidden.sum() / (rows.word > 0).sum(), rtol=1e-6)
 
 
-def test_neither_padding_nor_the_size_of_batches_changes_the_loss(parts):
+WEIGHED = [
+    (WordMaskingConfig(strategy="random_word"), "equal"),
+    (WordMaskingConfig(strategy="salient_span", fill=False, ratio=0.5), "equal"),
+    (WordMaskingConfig(strategy="entity_rates", base_rate=0.3), "terms"),
+    (WordMaskingConfig(strategy="entity_rates", base_rate=0.3), "mslm"),
+]
+
+
+@pytest.mark.parametrize(("masking", "weighting"), WEIGHED)
+def test_neither_padding_nor_the_size_of_batches_changes_the_loss(parts, masking, weighting):
     model, _, examples = parts
-    made = objective(parts)
+    made = dataclasses.replace(objective(parts, masking, weighting=weighting), weights=TermWeights(1.7, 1.2))
     whole, _ = made(model.params, batch(examples), KEY, STEP)
     empty = jax.tree.map(np.zeros_like, examples[0])
     tight = max(len(example.tokens) for example in examples)
     padded_out, _ = made(model.params, batch([*examples, empty, empty], tight), KEY, STEP)
     np.testing.assert_allclose(padded_out, whole, rtol=1e-5)
     alone = [made(model.params, batch([example]), KEY, STEP)[0] for example in examples]
-    weights = [int(made.examples(batch([example]))) for example in examples]
+    weights = [float(made.examples(batch([example]), KEY, STEP)) for example in examples]
     np.testing.assert_allclose(np.average(alone, weights=weights), whole, rtol=1e-5)
-    assert int(made.examples(batch([*examples, empty]))) == sum(weights)
+    assert float(made.examples(batch([*examples, empty]), KEY, STEP)) == pytest.approx(sum(weights), rel=1e-6)
 
 
-def test_accumulation_changes_neither_loss_nor_gradient(parts):
+@pytest.mark.parametrize(("masking", "weighting"), WEIGHED[:3:2])
+def test_accumulation_changes_neither_loss_nor_gradient(parts, masking, weighting):
     model, _, examples = parts
-    made, rows = objective(parts), batch(examples)
+    made = dataclasses.replace(objective(parts, masking, weighting=weighting), weights=TermWeights(1.7, 1.2))
+    rows = batch(examples)
     params = {name: model.params[name] for name in ("encoder", "mlm_head")}
     grads, metrics = jax.grad(made, has_aux=True)(params, rows, KEY, STEP)
     in_parts, averages = averaged(made, 4)(params, rows, KEY, STEP)

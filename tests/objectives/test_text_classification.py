@@ -47,7 +47,9 @@ def test_the_loss_does_not_depend_on_padding_or_empty_texts(objective):
     close = measured(params, batch([5, 7, 9], 9, tokens), jax.random.key(0), ZERO)
     wide = measured(params, batch([5, 7, 9], 16, tokens, empty=5), jax.random.key(0), ZERO)
     assert close[0] == pytest.approx(float(wide[0]), rel=1e-5) and close[1]["accuracy"] == wide[1]["accuracy"]
-    assert objective.examples(batch([5, 7, 9], 16, tokens, empty=5)) == (15 if tokens else 3)
+    assert objective.examples(batch([5, 7, 9], 16, tokens, empty=5), jax.random.key(0), jnp.zeros((), jnp.int32)) == (
+        15 if tokens else 3
+    )
     assert np.isfinite(measured(params, batch([5], 8, tokens, empty=3), jax.random.key(0), ZERO)[0])
 
 

@@ -16,7 +16,7 @@ from mmdiff.models.pretrained_text import read_text_model
 from mmdiff.probing import text_finetune, text_heads
 from mmdiff.probing.text_config import TextProbeConfig, text_probing
 from mmdiff.probing.text_probe import probe_text
-from mmdiff.training.config import apply_preset
+from mmdiff.training.config import apply_preset, parse_config
 from mmdiff.training.metrics import read_metrics
 
 
@@ -221,6 +221,9 @@ def test_presets_and_arguments():
     assert text_probing("finetune").optimizer.learning_rate == 2e-5
     with pytest.raises(UserError, match="known: linear, finetune, paper"):
         text_probing("lineer")
+    with pytest.raises(UserError) as raised:
+        parse_config(["--config=configs/probe_acl_arc.py:lineer"], TextProbeConfig)
+    assert "known: linear, finetune, paper" in str(raised.value) and "Traceback" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

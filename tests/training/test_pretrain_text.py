@@ -114,6 +114,9 @@ def test_a_run_says_what_it_did(run):
     assert [line["step"] for line in lines if line["split"] == "train"] == [1, 2, 3, 4]
     assert [line["step"] for line in lines if line["split"] == "validation"] == [2, 4]
     assert {"loss", "masked_loss", "accuracy", "hidden_share", "hidden_similarity", "mfu"} <= set(lines[0])
+    # Steps of one shape: each line counts the FLOPs of its own.
+    flops = [line["mfu"] * line["seconds_per_step"] for line in lines if line["split"] == "train"]
+    assert flops == pytest.approx([flops[0]] * 4)
     summary = json.loads((run / runs.SUMMARY).read_text())
     assert summary["kind"] == "text" and summary["dataset"] == "corpus" and summary["step"] == 4
     sample = json.loads((run / runs.HIDDEN_WORDS).read_text())["samples"][0]

@@ -96,7 +96,7 @@ class Pairs:
         found = contrast(*represented, jnp.ones(represented[0].shape[0], bool))
         return found.loss, {"loss": found.loss, "accuracy": found.accuracy}
 
-    def examples(self, batch):
+    def examples(self, batch, key, step):
         return jnp.asarray(batch["x"].shape[0])
 
     def without_remat(self):

@@ -49,7 +49,7 @@ class Line:
         loss = (error**2).mean()
         return loss, {"loss": loss, "largest": jnp.abs(error).max()}
 
-    def examples(self, batch):
+    def examples(self, batch, key, step):
         return jnp.asarray(batch.x.shape[0])
 
     def without_remat(self):
