@@ -21,7 +21,7 @@ compiler: $(VENV)/.compiler  ## libtpu: `mmdiff compile` says without a TPU what
 
 setup: $(VENV)/.everything  ## about 7 GB, most of it torch's libraries for the detectors
 
-training: $(VENV)/.training  ## about 1.3 GB: everything but preprocessing and the demo
+training: $(VENV)/.training  ## about 1.5 GB: everything but preprocessing and the demo
 
 # The stamps are newer than the files that say what to install exactly when nothing is left to do.
 $(VENV)/.everything: setup.py constraints.txt | $(BIN)/python
