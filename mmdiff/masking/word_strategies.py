@@ -28,9 +28,7 @@ class WordMaskingConfig:
     """What to hide of a text, and how. The defaults are the paper's; `official_code` changes the marked ones (*)."""
 
     strategy: str = "difference"  # a row of WORD_STRATEGIES, an entry point, or package.module:function
-    ratio: float = (
-        0.25  # (*0.15) share of a text's tokens that is hidden, at least one; neither markers nor special ones
-    )
+    ratio: float = 0.25  # (*0.15) share of a text's tokens that is hidden, at least one; special ones not counted
     alpha: float = 1.0  # at most this share of the budget goes to what the strategy wants, the rest is uniform
     noise: float = 1.0  # 1: sampled in proportion to the weights (equation 4); 0: the highest weights
     weights: str = "similarity"  # of words for `difference`; (*) rank: in equal steps from the most similar of the text

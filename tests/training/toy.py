@@ -105,6 +105,7 @@ def run(
         keep=lambda params: save_safetensors(folder / MODEL, params) if hosts.first() else None,
         names=lambda batch: [f"point {number}" for number in batch.id],
         title="toy",
+        replayable=True,
     )
     position = open_position(folder, params, optimizer, batches, mesh)
     return run_loop(position, training, train, mesh, folder, progress_bar=False, **more)
