@@ -20,7 +20,7 @@ from mmdiff.probing.text_probe import probe_text
 from mmdiff.reports.report import Written, report
 from mmdiff.training import runs
 from mmdiff.training.config import differences, parse_config, validate, with_fields
-from mmdiff.training.pretrain_text import inputs_digest, pretrain_text, with_encoder
+from mmdiff.training.pretrain_text import inputs_digest, pretrain_text, settled
 from mmdiff.training.text_config import TextPretrainConfig
 
 UNTOUCHED = "none"  # the method that probes the checkpoint as it came
@@ -69,7 +69,7 @@ def sweep(
         raise UserError("a sweep needs --config.model.checkpoint, the model to begin with, and --config.data.corpus")
     # What is wrong shows now, not behind hours of pretraining.
     for config in configs.values():
-        validate(with_encoder(config))
+        validate(settled(config))
     validate(probing)
     labelled = read_corpus(probing.data.corpus)
     task_labels(labelled)

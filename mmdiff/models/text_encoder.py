@@ -228,19 +228,10 @@ class TextModel(nn.Module):
         self.classifier = Classifier(self.config, self.labels, with_layer)
 
     def encode(
-        self,
-        tokens: Int[Array, "b t"],
-        valid: Bool[Array, "b t"],
-        types: Int[Array, "b t"] | None = None,
-        *,
-        gates: Float[Array, "l h"] | None = None,
-        gradient_scale: Float[Array, "l h"] | None = None,
-        deterministic: bool = True,
+        self, tokens: Int[Array, "b t"], valid: Bool[Array, "b t"], types: Int[Array, "b t"] | None = None, **how
     ) -> Float[Array, "b t d"]:
-        """The last hidden states, as BertEncoder."""
-        return self.encoder(
-            tokens, valid, types, gates=gates, gradient_scale=gradient_scale, deterministic=deterministic
-        )
+        """The last hidden states; `how` is BertEncoder's gates, gradient_scale and deterministic."""
+        return self.encoder(tokens, valid, types, **how)
 
     def pooled(
         self, tokens: Int[Array, "b t"], valid: Bool[Array, "b t"], deterministic: bool = True
@@ -254,13 +245,10 @@ class TextModel(nn.Module):
         valid: Bool[Array, "b t"],
         positions: Int[Array, "b m"],
         types: Int[Array, "b t"] | None = None,
-        *,
-        gates: Float[Array, "l h"] | None = None,
-        gradient_scale: Float[Array, "l h"] | None = None,
-        deterministic: bool = True,
+        **how,
     ) -> Float[Array, "b m v"]:
-        """What each word of the vocabulary scores at these positions, in float32."""
-        x = self.encode(tokens, valid, types, gates=gates, gradient_scale=gradient_scale, deterministic=deterministic)
+        """What each word of the vocabulary scores at these positions, in float32; `how` as `encode`."""
+        x = self.encode(tokens, valid, types, **how)
         return self.language_logits(jnp.take_along_axis(x, positions[..., None], axis=1))
 
     def language_logits(self, hidden: Float[Array, "*n d"]) -> Float[Array, "*n v"]:

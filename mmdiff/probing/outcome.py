@@ -44,10 +44,15 @@ def write_outcome(folder: Path, outcome: Outcome, about: dict) -> dict:
         "grid": outcome.grid,
         "seeds": list(range(len(outcome.epoch))),
     }
+    write_probe(folder, result, outcome.lines, id=outcome.id, correct=outcome.correct)
+    return result
+
+
+def write_probe(folder: Path, result: dict, lines: list[dict], **predictions: np.ndarray) -> None:
+    """Writes the three files of a probe: the arrays of its predictions, its lines, and, last, what is in `result`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RESULT).unlink(missing_ok=True)  # An earlier one would not be of the predictions that are written now.
     with whole(folder / QUESTIONS) as unfinished, unfinished.open("wb") as file:
-        np.savez(file, id=outcome.id, correct=outcome.correct)
-    write_whole(folder / METRICS, "".join(json.dumps(line) + "\n" for line in outcome.lines).encode())
+        np.savez(file, **predictions)
+    write_whole(folder / METRICS, "".join(json.dumps(line) + "\n" for line in lines).encode())
     write_whole(folder / RESULT, (json.dumps(result, indent=2) + "\n").encode())
-    return result

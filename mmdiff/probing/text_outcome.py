@@ -1,17 +1,15 @@
 """What was told of the test texts, seed by seed, in; probe.json, predictions.npz and metrics.jsonl out."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
 from mmdiff.data.text_tasks import Task
-from mmdiff.probing.outcome import METRICS, QUESTIONS, RESULT
+from mmdiff.probing.outcome import write_probe
 from mmdiff.probing.text_duplicates import seen_in
 from mmdiff.probing.text_scores import SCORES, LabelScore, Scores, score
-from mmdiff.whole_files import whole, write_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,15 +52,17 @@ def write_text_outcome(folder: Path, task: Task, outcome: TextOutcome, metric: s
         "grid": outcome.grid,
         "seeds": list(range(len(outcome.epoch))),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / RESULT).unlink(missing_ok=True)  # An earlier one would not be of the predictions that are written now.
-    with whole(folder / QUESTIONS) as unfinished, unfinished.open("wb") as file:
-        np.savez(
-            file, id=np.array([text.name for text in test.texts], str), first=test.first, gold=test.gold,
-            predicted=outcome.predicted, seen=seen,
-        )  # fmt: skip
-    write_whole(folder / METRICS, "".join(json.dumps(line) + "\n" for line in outcome.lines).encode())
-    write_whole(folder / RESULT, (json.dumps(result, indent=2) + "\n").encode())
+    names = np.array([text.name for text in test.texts], str)
+    write_probe(
+        folder,
+        result,
+        outcome.lines,
+        id=names,
+        first=test.first,
+        gold=test.gold,
+        predicted=outcome.predicted,
+        seen=seen,
+    )
     return result
 
 

@@ -69,7 +69,7 @@ def pretrain_text(
     HostsError, each with one sentence for the user.
     """
     with hosts.together():
-        config = with_encoder(config)
+        config = settled(config)
         validate(config)
         workdir = Path(workdir)
         model = read_text_model(config.model.checkpoint)
@@ -151,7 +151,7 @@ def pretrain_text(
     return workdir
 
 
-def with_encoder(config: TextPretrainConfig) -> TextPretrainConfig:
+def settled(config: TextPretrainConfig) -> TextPretrainConfig:
     """The configuration with all named that stands for something else: words are compared by the model itself, by default."""
     looks = "weight" in find(config.masking.strategy).looks_at
     own = config.model.checkpoint if looks and not config.anchors.text_encoder else config.anchors.text_encoder

@@ -29,7 +29,7 @@ from mmdiff.training.pretrain_text import (
     hidden_words,
     make_examples,
     pretrain_text,
-    with_encoder,
+    settled,
 )
 from mmdiff.training.text_config import TEXT_METHODS, TextPretrainConfig, paper_text_pretraining
 
@@ -68,7 +68,7 @@ def run(inputs, tmp_path_factory):
 
 def parts_of(made: TextPretrainConfig):
     """Objective, parameters and examples of a configuration."""
-    made = with_encoder(made)
+    made = settled(made)
     validate(made)
     model = read_text_model(made.model.checkpoint)
     tokenizer = TextTokenizer(model.tokenizer, model.config.longest)
