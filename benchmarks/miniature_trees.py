@@ -26,15 +26,23 @@ CLIPS = ("hamilton_short.mp4", "nasa_13013.mp4", "one_by_one_person.mp4", "asl_w
 WIDTH, HEIGHT, FPS, RATE = 480, 270, 3, 22_050
 
 
+def _samples(path: Path, seconds: float, beside_pictures: bool = False) -> np.ndarray | None:
+    sound, _ = decode_audio(path, RATE, seconds, beside_pictures)
+    if sound is None:
+        return None
+    with sound:
+        return sound.piece(0, sound.count)
+
+
 class Footage:
     """Pictures, sound and words of the real clips, from which a clip of any length is put together."""
 
     def __init__(self, videos: Path):
         self.pieces = []
-        speech, _ = decode_audio(videos / "jfk.flac", RATE, 11.0, beside_pictures=True)
+        speech = _samples(videos / "jfk.flac", 11.0, beside_pictures=True)
         for name in CLIPS:
             frames = [cv2.resize(frame, (WIDTH, HEIGHT)) for _, frame in SampledFrames(videos / name, FPS)]
-            sound, _ = decode_audio(videos / name, RATE, len(frames) / FPS)
+            sound = _samples(videos / name, len(frames) / FPS)
             sound = np.resize(speech if sound is None else sound, len(frames) * RATE // FPS)  # silent ones get a speech
             words = videos / Path(name).with_suffix(".srt")
             self.pieces.append((frames, sound, read_cues(words)[0] if words.exists() else []))

@@ -44,6 +44,9 @@ class Clip:
 
 
 def _identity(path: Path) -> list:
-    files = [entry.stat(follow_symlinks=False) for entry in os.scandir(path)] if path.is_dir() else [path.stat()]
+    try:
+        files = [entry.stat(follow_symlinks=False) for entry in os.scandir(path)] if path.is_dir() else [path.stat()]
+    except OSError:
+        return [path.name, 0, 0, 0]  # Why it cannot be read is told by who opens it.
     sizes, times = sum(file.st_size for file in files), max((file.st_mtime_ns for file in files), default=0)
     return [path.name, len(files), sizes, times]

@@ -1,5 +1,6 @@
 """A folder of numbered images in, RGB frames at a steady rate out: what `SampledFrames` is for a video file."""
 
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,10 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from preprocessing.clip import IMAGES_PER_SECOND
-from preprocessing.decode_video import kept_size
-from preprocessing.problems import VideoError
+from preprocessing.decode_video import AGAIN, MOST_PIXELS, kept_size
+from preprocessing.problems import VideoError, may_pass
 
 MOST_MISSING = 30  # images, ten seconds, beside as many as there are: more is a number that does not belong
 
@@ -20,17 +22,20 @@ class ImageFrames:
 
     Images are called 00001.jpg, or with the folder's name before it, FOLDER_001.jpg. A number that is missing or cannot
     be read is filled by the image before it (the first by the one after), so that later ones keep their time. After the
-    iteration `problem` says how many. Raises VideoError where there is none, or where numbers are far apart.
+    iteration `problem` says how many. Raises VideoError where there is none, where numbers are far apart, or where one
+    could not be read for a reason that may pass.
 
-    During the iteration `original` is the file of the frame that was given last, where it is that file unchanged.
+    During the iteration `original` is the file of the frame that was given last, where it is that file unchanged, and
+    `shown_size` the width and height of the first image as it lies in its file.
     """
 
-    fps = float(IMAGES_PER_SECOND)
+    fps = native_fps = float(IMAGES_PER_SECOND)
 
     def __init__(self, folder: Path):
         self.path = Path(folder)
         self.problem: str | None = None
         self.original: Path | None = None
+        self.shown_size: tuple[int, int] | None = None
         name = re.compile(rf"(?:{re.escape(self.path.name)}_)?(\d+)\.jpe?g", re.IGNORECASE)
         found = [
             (int(match[1]), path)
@@ -53,7 +58,8 @@ class ImageFrames:
         shown = next(readable, None)
         if shown is None:
             raise VideoError(self.path, "holds no numbered JPEG that can be read", "unpack its frames again")
-        size, filled = (shown.shape[1], shown.shape[0]), 0
+        self.shown_size = size = shown.shape[1], shown.shape[0]
+        filled = 0
         for number in range(1, self._count + 1):
             image = self._read(number)
             filled += image is None
@@ -83,10 +89,23 @@ class ImageFrames:
         path = self._numbered.get(number)
         try:
             data = np.fromfile(path, np.uint8) if path else np.zeros(0, np.uint8)
-        except OSError:
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if 0 < _pixels(data) <= MOST_PIXELS else None
+        except (OSError, cv2.error) as error:
+            if may_pass(error):
+                raise VideoError(path, f"could not be read ({error.strerror})", AGAIN, transient=True) from None
             return None
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
         return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _pixels(data: UInt8[np.ndarray, " n"]) -> int:
+    """How many pixels an image's first bytes declare, 0 where it is none: OpenCV would take the memory at once."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.width * image.height
+    except Image.DecompressionBombError:
+        return MOST_PIXELS + 1
+    except (OSError, ValueError, SyntaxError):
+        return 0
 
 
 def _fitted(image: np.ndarray) -> np.ndarray:

@@ -1,15 +1,17 @@
 """One clip's files in, how long they are and what is wrong with them out; nothing is decoded but a first piece."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
-import cv2
 from av.error import FFmpegError
 
 from preprocessing.clip import Media
+from preprocessing.decode_audio import decode_audio
 from preprocessing.decode_images import ImageFrames
-from preprocessing.decode_video import declared_seconds, open_video, video_stream
+from preprocessing.decode_video import SampledFrames, declared_seconds, open_video, video_stream
 from preprocessing.problems import Problem, VideoError
+from preprocessing.spectrogram import SAMPLE_RATE
 from preprocessing.subtitles import read_cues
 
 
@@ -41,7 +43,7 @@ def _try(found: Inspected, stage: str, path: Path, look) -> None:
         look(path)
     except VideoError as error:
         _note(found, stage, f"{path.name} {error.problem.problem}", error.problem.advice)
-    except (OSError, FFmpegError, ValueError, cv2.error) as error:
+    except (OSError, FFmpegError, ValueError) as error:
         _note(found, stage, f"{path.name} cannot be read ({error})", "copy or download it again")
 
 
@@ -63,16 +65,18 @@ def _look(found: Inspected, path: Path) -> None:
     with open_video(path) as container:
         stream = video_stream(container, path)
         found.seconds = declared_seconds(container, stream)
-        next(container.decode(stream), None)
-        found.readable = True
         found.audio = container.streams.best("audio", related=stream) is not None
         found.subtitles |= container.streams.best("subtitle", related=stream) is not None
+    with contextlib.closing(iter(SampledFrames(path, 1.0))) as frames:
+        next(frames)
+    found.readable = True
 
 
 def _hear(found: Inspected, path: Path) -> None:
-    with open_video(path) as container:
-        stream = container.streams.best("audio")
-        found.audio = stream is not None and next(container.decode(stream), None) is not None
+    sound, _ = decode_audio(path, SAMPLE_RATE, 1.0, beside_pictures=True)
+    found.audio = sound is not None
+    if sound:
+        sound.close()
     if not found.audio:
         _note(found, "audio", f"{path.name} holds no sound", "copy or download it again")
 

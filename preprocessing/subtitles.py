@@ -8,7 +8,8 @@ from pathlib import Path
 
 from av.error import FFmpegError
 
-from preprocessing.decode_video import open_video, video_stream
+from preprocessing.decode_video import open_video, packets_of, refuse_if_passing, video_stream
+from preprocessing.problems import VideoError, may_pass
 
 SUFFIXES = (".srt", ".SRT", ".vtt", ".VTT")  # in order of preference
 TAG = re.compile(r"</?[a-zA-Z][^>]*>|\{\\[^}]*\}")  # <i>, <v Speaker>, {\an8}
@@ -30,7 +31,10 @@ def subtitle_file(video: Path) -> Path | None:
 
 
 def read_cues(path: Path) -> tuple[list[Cue], str | None]:
-    """The cues of an .srt or .vtt file, or of a video's text stream, if it has one; and what was wrong."""
+    """The cues of an .srt or .vtt file, or of a video's text stream, if it has one; and what was wrong.
+
+    Raises VideoError where the file cannot be read at all.
+    """
     return _from_file(path) if path.suffix in SUFFIXES else _from_stream(path)
 
 
@@ -61,7 +65,11 @@ def plain(text: str) -> str:
 def _from_file(path: Path) -> tuple[list[Cue], str | None]:
     import pysubs2
 
-    text = _decode(path.read_bytes())
+    try:
+        text = _decode(path.read_bytes())
+    except OSError as error:
+        said = f"could not be read ({error.strerror})"
+        raise VideoError(path, said, "see to its permissions or copy it again", "subtitles", may_pass(error)) from None
     if text.strip() in ("", "WEBVTT"):  # Nobody speaks.
         return [], None
     announced = text.count("-->")
@@ -96,7 +104,7 @@ def _from_stream(path: Path) -> tuple[list[Cue], str | None]:
         if stream is None or stream.codec_context is None:
             return [], None
         try:
-            for packet in container.demux(stream):
+            for packet in packets_of(container, stream):
                 if packet.pts is None or not packet.duration:
                     continue
                 text = " ".join(
@@ -107,6 +115,7 @@ def _from_stream(path: Path) -> tuple[list[Cue], str | None]:
                 start = float(packet.pts * packet.time_base) - first
                 if text:
                     cues.append(Cue(start, start + float(packet.duration * packet.time_base), text))
-        except FFmpegError as error:
+        except (FFmpegError, MemoryError) as error:
+            refuse_if_passing(error, path)
             return cues, f"its subtitle stream is damaged after {len(cues)} subtitles ({error.strerror})"
     return cues, None

@@ -64,8 +64,8 @@ def test_an_unreadable_file_is_named_in_one_sentence(tmp_path, content, says):
     path = tmp_path / "bad.mp4"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(VideoError, match="bad.mp4") as error:
-        open_video(path)
+    with pytest.raises(VideoError, match="bad.mp4") as error, open_video(path):
+        pass
     assert says in str(error.value) and "\n" not in str(error.value)
 
 
