@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from preprocessing.detect_people import LabelledBox
+from preprocessing.options import Options
 
 # Proportions of a standing adult (Drillis and Contini 1966; the artist's canon of seven and a half heads).
 HEAD_PER_FACE = 1.3  # MTCNN's box ends at the middle of the forehead: crown to chin is about this much taller
@@ -19,10 +20,11 @@ class FaceBody:
     A seated person's box is too long; where nobody is detected by the face, nobody is found.
     """
 
-    def __init__(self):
+    def __init__(self, options: Options):
         from preprocessing.detect_faces import MtcnnFaces
 
-        self._faces = MtcnnFaces()
+        self._faces = MtcnnFaces(options)
+        self.threshold = self._faces.threshold
 
     def boxes(self, frames: list[UInt8[np.ndarray, "h w 3"]]) -> list[list[LabelledBox]]:
         return [

@@ -4,38 +4,33 @@ import numpy as np
 from jaxtyping import UInt8
 
 from preprocessing.detect_people import LabelledBox
+from preprocessing.options import Options
 
-SMALLEST_FACE = 20  # pixels; half as many frames a second as 40, but 40 loses people across a room at 640x360
-SMALLEST_FRAME = 30  # pixels; MTCNN's image pyramid is empty below
 CONFIDENCE = 0.9  # Below, hands, clothes and patterns appear beside the faces.
-BATCH = 4  # frames; more gains nothing on a CPU
+FLOOR = 0.7  # of facenet-pytorch's last network; what lies between the two may carry a track on
+BATCH = 2  # frames that a CPU looks at together; of more the intermediate results leave its cache
 
 
 class MtcnnFaces:
     """Finds frontal and three-quarter faces; backs of heads are not found."""
 
-    def __init__(self):
+    def __init__(self, options: Options):
         import torch
         from facenet_pytorch import MTCNN
 
+        from preprocessing.face_cascade import FaceCascade
+
         torch.set_num_threads(1)  # Parallelism is by processes: threads made it up to five times slower.
-        self._network = MTCNN(keep_all=True, min_face_size=SMALLEST_FACE, device="cpu")
+        self.threshold = CONFIDENCE if options.threshold is None else options.threshold
+        device = torch.device(options.device)
+        thresholds = [0.6, 0.7, min(FLOOR, self.threshold)]  # facenet-pytorch's, unless less is asked for
+        self._find = FaceCascade(MTCNN(min_face_size=options.smallest_face, thresholds=thresholds, device=device))
+        self._batch = BATCH if device.type == "cpu" else options.batch
 
     def boxes(self, frames: list[UInt8[np.ndarray, "h w 3"]]) -> list[list[LabelledBox]]:
-        return [found for i in range(0, len(frames), BATCH) for found in self._batch(frames[i : i + BATCH])]
-
-    def _batch(self, frames: list[UInt8[np.ndarray, "h w 3"]]) -> list[list[LabelledBox]]:
-        if min(frames[0].shape[:2]) < SMALLEST_FRAME:
-            return [[] for _ in frames]
-        # Results come as object arrays, with None for a frame without a face.
-        found, scores = self._network.detect(np.stack(frames))
+        batches = [frames[i : i + self._batch] for i in range(0, len(frames), self._batch)]
         return [
-            [
-                LabelledBox(float(y0), float(x0), float(y1), float(x1), "person", "face", float(score))
-                for (x0, y0, x1, y1), score in zip(frame_boxes, frame_scores, strict=True)
-                if score >= CONFIDENCE
-            ]
-            if frame_boxes is not None
-            else []
-            for frame_boxes, frame_scores in zip(found, scores, strict=True)
+            [LabelledBox(y0, x0, y1, x1, "person", "face", score) for x0, y0, x1, y1, score in faces.tolist()]
+            for batch in batches
+            for faces in self._find(batch)
         ]

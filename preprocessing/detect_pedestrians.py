@@ -7,15 +7,21 @@ import numpy as np
 from jaxtyping import UInt8
 
 from preprocessing.detect_people import LabelledBox
+from preprocessing.options import Options
 
 WINDOW_HEIGHT, WINDOW_WIDTH = 128, 64  # pixels of the smallest person it can see
 SHRINK_HEIGHT, SHRINK_WIDTH = 0.9, 0.8  # It was trained with a margin around people, which its boxes include.
+CONFIDENCE = 0.5  # on the separating plane
+FLOOR = 0.4  # A little behind it; what lies between the two may carry a track on.
 
 
 class HogPeople:
     """Upright people of 100 pixels and more: about 40% of pedestrians, almost nobody indoors."""
 
-    def __init__(self):
+    def __init__(self, options: Options):
+        self.threshold = CONFIDENCE if options.threshold is None else options.threshold
+        floor = max(min(FLOOR, self.threshold), 1e-3)
+        self._nearest = math.log(floor / (1 - floor))
         self._hog = cv2.HOGDescriptor()
         self._hog.setSVMDetector(cv2.HOGDescriptor_getDefaultPeopleDetector())
 
@@ -26,7 +32,11 @@ class HogPeople:
         if frame.shape[0] < WINDOW_HEIGHT or frame.shape[1] < WINDOW_WIDTH:
             return []
         found, weights = self._hog.detectMultiScale(
-            cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), winStride=(8, 8), padding=(8, 8), scale=1.05
+            cv2.cvtColor(frame, cv2.COLOR_RGB2BGR),
+            hitThreshold=self._nearest,
+            winStride=(8, 8),
+            padding=(8, 8),
+            scale=1.05,
         )
         return [
             self._box(*map(float, box), float(weight)) for box, weight in zip(found, np.ravel(weights), strict=True)
