@@ -7,6 +7,7 @@ import dataclasses
 from collections import Counter
 
 from preprocessing.detect_people import LabelledBox
+from preprocessing.track_boxes import between, numbered
 
 NEAR = 3  # pictures, a second: as far as a box may be carried from the picture in which it was drawn
 BRACKET = 6  # pictures between two drawn ones: TVQA+ has boxes every two seconds
@@ -30,7 +31,7 @@ def boxes_at(picture: int, drawn: dict[int, list[LabelledBox]]) -> list[Labelled
     # Who is in only one of the two came or went in between: shown in the half that is nearer.
     nearer = drawn[before] if share <= 0.5 else drawn[after]
     followed = left.keys() & right.keys()
-    return [_between(left[label], right[label], share) for label in sorted(followed)] + [
+    return [between(left[label], right[label], share) for label in sorted(followed)] + [
         _filled(box) for box in nearer if box.label not in followed
     ]
 
@@ -39,13 +40,6 @@ def _alone_of_label(boxes: list[LabelledBox]) -> dict[str, LabelledBox]:
     """By label, the boxes whose label no other box of the picture has: "people" may stand twice."""
     counts = Counter(box.label for box in boxes)
     return {box.label: box for box in boxes if counts[box.label] == 1}
-
-
-def _between(left: LabelledBox, right: LabelledBox, share: float) -> LabelledBox:
-    edges = {
-        edge: (1 - share) * getattr(left, edge) + share * getattr(right, edge) for edge in ("y0", "x0", "y1", "x1")
-    }
-    return dataclasses.replace(left, source="filled", **edges)
 
 
 def _filled(box: LabelledBox) -> LabelledBox:
@@ -59,5 +53,4 @@ def in_pixels(box: LabelledBox, height: int, width: int) -> LabelledBox:
 
 def tracks_by_label(boxes: list[list[LabelledBox]]) -> list[list[int]]:
     """The track number of every box of every picture, where people have named who or what it is."""
-    numbers: dict[str, int] = {}
-    return [[numbers.setdefault(box.label.casefold(), len(numbers)) for box in frame] for frame in boxes]
+    return numbered([box.label.casefold() for box in frame] for frame in boxes)
