@@ -25,7 +25,7 @@ training: $(VENV)/.training  ## about 1.5 GB: everything but preprocessing and t
 
 # The stamps are newer than the files that say what to install exactly when nothing is left to do.
 $(VENV)/.everything: setup.py constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[preprocess,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[preprocess,beam,dev]'
 	@touch $@ $(VENV)/.training
 
 # Apart, because JAX says a few lines at every start where libtpu is and a TPU is not.

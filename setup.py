@@ -36,10 +36,12 @@ preprocess = [
     "facenet-pytorch==2.5.3",  # 2.6.0 pins numpy < 2
     "ftfy>=6.2,<7",
     "ijson>=3.3,<4",
+    "pyarrow>=18,<27",
     "pysubs2>=1.7,<2",
     "scikit-image>=0.25,<0.27",  # its wheel carries the photographs of `mmdiff demo`
     "torch>=2.5,<3",
     "torchvision>=0.20,<1",
+    "trackers>=2.6,<3",  # ByteTrack; wants opencv-python, not the headless one
     "transformers>=5,<6",  # its NumPy spectrogram is the one we use
 ]
 
@@ -52,11 +54,12 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["mmdiff", "mmdiff.*", "preprocessing", "preprocessing.*", "configs"]),
-    package_data={"mmdiff.reports": ["*.html", "*.json", "*.md", "*.tex"]},
+    package_data={"mmdiff.reports": ["*.html", "*.json", "*.md", "*.tex"], "preprocessing": ["*.html"]},
     install_requires=training,
     extras_require={
         "preprocess": preprocess,
         "tpu": ["jax[tpu]>=0.10,<0.11"],  # libtpu: also what `mmdiff compile` needs on any machine
+        "beam": ["apache-beam>=2.70,<3"],  # `mmdiff preprocess --beam-options`: a cluster looks at the videos
         "wandb": ["wandb>=0.19,<1"],
         "dev": [
             "beartype>=0.20,<0.24",

@@ -2,8 +2,10 @@
 
 import argparse
 import dataclasses
+import json
 import logging
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -21,11 +23,14 @@ EXTRA = (
     "facenet_pytorch",
     "ftfy",
     "ijson",
+    "pyarrow",
     "pysubs2",
     "scipy",
     "skimage",
+    "supervision",
     "torch",
     "torchvision",
+    "trackers",
     "transformers",
 )
 
@@ -42,11 +47,25 @@ def preprocess(options: argparse.Namespace, rest: list[str]) -> int:
         fps=options.fps,
         windows=options.windows,
         segments_per_window=options.segments,
+        threshold=options.threshold,
+        nms=options.nms,
+        smallest_face=options.smallest_face,
+        batch=options.batch,
+        device=options.device,
+        tracker=options.tracker,
+        longest_gap=options.longest_gap,
+        stage=options.stage,
+        boxes=options.boxes,
+        import_fps=options.import_fps,
+        coco=options.coco,
+        beam=tuple(shlex.split(options.beam_options)),
+        retries=options.retries,
+        patience=options.patience,
         clip=options.clip,
         clip_anchors=chosen.clip_anchors if options.clip_anchors is None else tuple(options.clip_anchors.split(",")),
     )
     summary = preprocess(data, options.out, chosen)
-    print(summary.describe())
+    print(json.dumps(dataclasses.asdict(summary)) if options.json else summary.describe())
     return 1 if options.strict and summary.problems else 0
 
 
@@ -208,6 +227,8 @@ def anchors(options: argparse.Namespace, rest: list[str]) -> int:
 
 
 def view(options: argparse.Namespace, rest: list[str]) -> int:
+    if options.runs and options.runs[0] == Path("boxes"):
+        return _view_boxes(options, rest)
     from mmdiff.reports.view import view, view_runs
     from mmdiff.training.config import PretrainConfig, parse_config
 
@@ -228,6 +249,16 @@ def view(options: argparse.Namespace, rest: list[str]) -> int:
     asked = options.strategies or config.masking.strategy
     strategies = [name.strip() for name in asked.split(",")]
     print(f"open {view(config, options.out, strategies, options.split, options.clips)}")
+    return 0
+
+
+def _view_boxes(options: argparse.Namespace, rest: list[str]) -> int:
+    from preprocessing.view_boxes import view_boxes
+
+    _refuse(rest)
+    if len(options.runs) != 2:
+        raise UserError("give the folder of records: mmdiff view boxes RECORDS --out FOLDER")
+    print(f"open {view_boxes(options.runs[1], options.out, options.video, options.clips)}")
     return 0
 
 
@@ -305,7 +336,10 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument("what", help="folder of videos; with --data: tvqa, tvqa_plus, social_iq or social_iq2")
         added.add_argument("--data", type=Path, help="folder of that dataset, as it was unpacked")
         added.add_argument("--protocol", default="", help="social_iq: a2 (one right, one wrong answer) or a4")
-        added.add_argument("--detector", default="", help="face_body, mtcnn, hog, human, or your own module:Class")
+        added.add_argument(
+            "--detector", default="", help="face_body, mtcnn, haar, hog, human, transformers:FOLDER_OR_ID, "
+            "import:FILE, or your own module:Class"
+        )  # fmt: skip
         added.add_argument("--questions", type=Path, help="questions.jsonl, if it is not in the folder of videos")
         added.add_argument("--validation-share", type=float, default=0.25, help="share of a folder's videos")
         added.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
@@ -325,6 +359,21 @@ def parser() -> argparse.ArgumentParser:
         "--windows", default="", help="tiles: one after another; spans: around what is asked about; grid: spans, moved so "
         "that they share frames"
     )  # fmt: skip
+    added.add_argument("--stage", default="all", help="detect: boxes only; build: records of what was detected")
+    added.add_argument("--threshold", type=float, help="score from which a box is sure; the detector's own if absent")
+    added.add_argument("--nms", type=float, default=0.6, help="overlap at which the less sure of two boxes goes")
+    added.add_argument("--smallest-face", type=int, default=20, help="pixels; 40 doubles the speed of MTCNN")
+    added.add_argument("--batch", type=int, default=16, help="pictures handed to the detector at once")
+    added.add_argument("--device", default="cpu", help="where the detector runs, such as cuda")
+    added.add_argument("--tracker", default="bytetrack", help="bytetrack or none")
+    added.add_argument("--longest-gap", type=float, default=1.0, help="seconds for which a hidden person is filled in")
+    added.add_argument("--boxes", type=Path, help="build from these boxes: boxes.parquet, COCO, TVQA+ or MOT")
+    added.add_argument("--import-fps", type=float, help="pictures a second that --boxes or import: counts")
+    added.add_argument("--coco", action="store_true", help="write the boxes as COCO json, too")
+    added.add_argument("--beam-options", default="", metavar="WORDS", help="run on Apache Beam: '--runner=...'")
+    added.add_argument("--retries", type=int, default=2, help="how often a video whose reading failed is tried again")
+    added.add_argument("--patience", type=float, default=600.0, help="seconds without a picture: a video is given up")
+    added.add_argument("--json", action="store_true", help="print the summary as one line of JSON")
     added.add_argument("--clip", default="", help="folder or hub id of a CLIP model that scores every stored frame")
     added.add_argument("--clip-anchors", help="comma-separated words that --clip scores places by; person if absent")
 
@@ -394,14 +443,16 @@ def parser() -> argparse.ArgumentParser:
 
     added = verb(view, "show what masking hides of real records: of strategies, or of runs side by side")
     added.add_argument(
-        "runs", type=Path, nargs="*", help="folders of pretrain, of the same records; or none and --config"
-    )
+        "runs", type=Path, nargs="*", help="folders of pretrain, of the same records; or none and --config; or the word "
+        "boxes and a folder of records: what was found in its videos"
+    )  # fmt: skip
     added.add_argument("--config", help="FILE[:ARGUMENT], as for pretrain")
     added.add_argument("--records", type=Path, help="where the runs' records lie now, if they were moved")
     added.add_argument("--out", type=Path, required=True, help="folder for the page and its pictures")
     added.add_argument("--strategies", help="comma-separated, one row of pictures each; the configuration's if absent")
     added.add_argument("--split", default="train")
     added.add_argument("--clips", type=int, default=6, choices=range(1, 101), metavar="1..100")
+    added.add_argument("--video", action="append", default=[], help="of `view boxes`: a video; may stand several times")
     with_config(added)
 
     added = verb(report, "tables of runs and probes beside the paper's, with tests, curves and sources")

@@ -1,29 +1,36 @@
 """A dataset's folder in, records on disk out; killed at any moment and started again it ends the same."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
+import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
-from mmdiff.data.records import PARTS
+from mmdiff.reports.tables import to_markdown
 from mmdiff.whole_files import UNFINISHED, whole
 from preprocessing import staging
 from preprocessing.clip import Clip
 from preprocessing.datasets import open_dataset
 from preprocessing.datasets.dataset import Dataset, Read
-from preprocessing.detect_people import HUMAN, detector_class
+from preprocessing.detect_people import HUMAN, check_detector, digest_of_weights
+from preprocessing.import_boxes import ImportedBoxes
 from preprocessing.options import Options
 from preprocessing.problems import PreprocessError, Problem
 from preprocessing.process_all import process_all
+from preprocessing.progress import Progress
 from preprocessing.score_frames import Scored, Wanted, score_all, wanted
+from preprocessing.staged import BOXES, COCO, Staged, digest_of_boxes, open_imported, write_boxes_of
 
 MANIFEST, SUMMARY, PROBLEMS, STAGING = "preprocess.json", "summary.json", "problems.jsonl", "staging"
-LAYOUT = 2  # Raise it when the same staged clips give other records, or another description of them.
+LAYOUT = 3  # Raise it when the same staged clips give other records, or another description of them.
+KINDS_SHOWN, MOST_TOLD = 8, 80  # of problems, and of the characters of each
 
 
 @dataclasses.dataclass
@@ -32,25 +39,33 @@ class Summary:
 
     out: str  # the folder that holds it
     dataset: str
+    stage: str  # "detect": boxes; "build": records too
+    version: str  # a digest of all that the boxes and records depend on
     videos: int  # used
     records: dict[str, int]  # by split
     coverage: dict[str, dict[str, int]]  # by split: questions `annotated`, and those `kept` in the records
     frames: int  # looked at by the detector
     boxes: dict[str, int]  # by part, over all these frames
+    sources: dict[str, int]  # the same boxes, by where they come from
+    tracks: int
     stored: dict[str, int]  # `frames` and their `bytes`; `frames_asked` and `bytes_asked`: as all questions see them
     seconds_of_video: float
     problems: int
+    kinds_of_problems: list[dict]  # how many there are of each, and the first file that has it
     notices: list[str]  # what deserves a word but is nobody's mistake
-    seconds_taken: dict[str, float]  # by stage
+    seconds_taken: dict[str, float]  # by stage of the run
+    seconds_of_workers: dict[str, float]  # what the stages of all clips took, in all processes together
     detected: int  # videos whose detection was run now; the others were there already
     similarity: dict | None = None  # score_frames.Scored, where a CLIP model was named
     already_done: bool = False
 
     def describe(self) -> str:
         """A few lines for the command line."""
-        records = " and ".join(f"{count} {split}" for split, count in self.records.items())
+        records = " and ".join(f"{count} {split}" for split, count in self.records.items()) or "none yet"
         lines = [
             f"videos: {self.videos}, records: {records}, faces: {self.boxes['face']}, bodies: {self.boxes['body']}"
+            + f", others: {self.boxes['object']}" * bool(self.boxes["object"])
+            + f", tracks: {self.tracks}"
             + " (all was there already)" * self.already_done
         ]
         if any(share["annotated"] for share in self.coverage.values()):
@@ -58,7 +73,7 @@ class Summary:
                 f"{split} {share['kept']} of {share['annotated']}" for split, share in self.coverage.items()
             )
             lines.append(f"questions kept: {kept}")
-        if self.stored["bytes_asked"]:
+        if self.stored.get("bytes_asked"):
             times, size = self.stored["bytes_asked"] / self.stored["bytes"], self.stored["bytes"] / 1e6
             lines.append(
                 f"frames: {self.stored['frames']} stored once, {size:.1f} MB; a copy for each question would be "
@@ -66,38 +81,29 @@ class Summary:
             )
         if self.similarity:
             lines.append(Scored(**self.similarity).describe())
-        remarks = [f"problems: {self.problems}, see {Path(self.out) / PROBLEMS}"] if self.problems else []
-        if remarks := remarks + self.notices:
-            lines.append("; ".join(remarks))
+        lines += self.notices
+        if self.problems:
+            lines += [
+                f"problems: {self.problems}, all of them in {Path(self.out) / PROBLEMS}",
+                to_markdown(self.kinds_of_problems[:KINDS_SHOWN]).rstrip(),
+            ]
+        lines.append(f"boxes in {Path(self.out) / BOXES}, all numbers in {Path(self.out) / SUMMARY}")
         return "\n".join(lines)
 
 
-@dataclasses.dataclass
-class Staged:
-    """All that is to be written, one file for each clip."""
-
-    splits: dict[str, list[Path]]
-    dataset: Dataset
-    read: Read
-    results: dict[str, dict]  # by clip, without records
-    problems: list[Problem]
-    notices: list[str]
-    detected: int
-    similarity: Scored | None = None
-
-
 def preprocess(data: Path, out: Path, options: Options, progress: bool = True) -> Summary:
-    """Detects, then writes: `out` holds the dataset, `summary.json`, `problems.jsonl`, and `staging` for next time.
+    """Detects, then writes: `out` holds boxes, the dataset, `summary.json`, `problems.jsonl`, and `staging`.
 
-    `progress` shows bars. Bad clips and questions become lines of `problems.jsonl`. Raises PreprocessError where the
-    run as a whole cannot be done.
+    `progress` shows how the work goes on. Bad clips and questions become lines of `problems.jsonl`. Raises
+    PreprocessError where the run as a whole cannot be done.
     """
     out = Path(out)
     dataset = open_checked(data, out, options)
-    model = wanted(dataset.options)
+    options = dataset.options
+    model, pipeline = wanted(options), _pipeline(options)
     read = dataset.read()
-    manifest = manifest_of(dataset, read) | {"similarity": model and model.to_json()}
-    if done := _already_done(out, manifest):
+    manifest = manifest_of(dataset, read) | {"similarity": model and model.to_json(), "boxes": digest_of_boxes(options)}
+    if done := _already_done(out, manifest, options):
         return done
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -106,52 +112,104 @@ def preprocess(data: Path, out: Path, options: Options, progress: bool = True) -
     except OSError as error:
         raise PreprocessError(f"{out} cannot be written ({error}); give another folder for the records") from None
 
-    began = time.monotonic()
+    taken = {}
     try:
-        staged = stage(dataset, read, out, progress)
+        with _timed(taken, "detect"):
+            staged = stage(dataset, read, out, progress, pipeline)
     except Unusable as error:
         _write_problems(out, error.problems)
         raise PreprocessError(f"{error}; all of them are in {out / PROBLEMS}") from None
-    taken = {"detect": round(time.monotonic() - began, 2)}
-    if model:
-        began = time.monotonic()
-        score(staged, model, progress)
-        taken["score"] = round(time.monotonic() - began, 2)
-    began = time.monotonic()
-    builder = _write_dataset(out, staged, progress)
-    taken["write"] = round(time.monotonic() - began, 2)
-    problems = staged.problems + builder.problems
+    with _timed(taken, "boxes"):
+        counted = write_boxes_of(staged, out, options)
+    builder = None
+    if options.stage != "detect":
+        if model:
+            with _timed(taken, "score"):
+                score(staged, model, progress)
+        with _timed(taken, "write"):
+            builder = _write_dataset(out, staged, progress)
+    problems = [*staged.problems, *staged.misplaced.values(), *(builder.problems if builder else [])]
     _write_problems(out, problems)
     results = staged.results.values()
     summary = Summary(
         out=str(out),
         dataset=dataset.name,
+        stage="build" if builder else "detect",
+        version=_version(manifest),
         videos=len(results),
-        records={split: builder.info.splits[split].num_examples for split in staged.splits},
-        coverage=builder.coverage,
+        records={split: builder.info.splits[split].num_examples for split in staged.splits} if builder else {},
+        coverage=builder.coverage if builder else {},
         frames=sum(result["frames"] for result in results),
-        boxes={part: sum(result["boxes"][part] for result in results) for part in PARTS},
-        stored=dict(builder.stored),
+        boxes=dict(counted.parts),
+        sources=dict(counted.sources),
+        tracks=counted.tracks,
+        stored=dict(builder.stored) if builder else {},
         seconds_of_video=round(sum(result["seconds"] for result in results), 2),
         problems=len(problems),
+        kinds_of_problems=kinds_of(problems),
         notices=staged.notices,
         seconds_taken=taken,
-        detected=staged.detected,
+        seconds_of_workers=staged.seconds,
+        detected=staged.ran,
         similarity=staged.similarity and dataclasses.asdict(staged.similarity),
     )
     _write_json(out / SUMMARY, dataclasses.asdict(summary))  # Last: its presence says that all is finished.
     return summary
 
 
+@contextlib.contextmanager
+def _timed(taken: dict[str, float], name: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    taken[name] = round(time.monotonic() - began, 2)
+
+
+def kinds_of(problems: Iterable[Problem]) -> list[dict]:
+    """Problems by what went wrong, numbers in it aside: the most frequent first."""
+    kinds: dict[tuple[str, str], list[Problem]] = {}
+    for problem in problems:
+        kinds.setdefault((problem.stage, re.sub(r"\d+(\.\d+)?", "N", problem.problem)), []).append(problem)
+    often = sorted(kinds.values(), key=lambda alike: (-len(alike), alike[0].file))
+    return [
+        {
+            "problems": len(alike),
+            "stage": alike[0].stage,
+            "such as": textwrap.shorten(alike[0].problem, MOST_TOLD, placeholder=" ..."),
+            "in": alike[0].file,
+        }
+        for alike in often
+    ]
+
+
+def _version(manifest: dict) -> str:
+    """A digest of what decides the boxes and records, wherever the videos lie."""
+    decides = {name: value for name, value in manifest.items() if name != "videos"}
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _pipeline(options: Options):
+    """The options of the Beam pipeline that is to do the work; None for none."""
+    if not options.beam:
+        return None
+    try:
+        from preprocessing.run_on_beam import parse
+    except ImportError as error:
+        raise PreprocessError(
+            f"--beam-options needs Apache Beam ({error}): `pip install -c constraints.txt '.[preprocess,beam]'`"
+        ) from None
+    return parse(options.beam)
+
+
 def open_checked(data: Path, out: Path, options: Options) -> Dataset:
     """The dataset, whose `options` leave nothing open. Raises PreprocessError where an option has no meaning."""
     options.check()
+    if options.boxes and not options.boxes.exists():
+        raise PreprocessError(f"there is no file of boxes {options.boxes}; correct --boxes or leave it out")
     dataset = open_dataset(data, options, out)
-    if dataset.options.detector != HUMAN:
-        try:
-            detector_class(dataset.options.detector)
-        except ValueError as error:
-            raise PreprocessError(str(error)) from None
+    detector = dataset.options.detector
+    if detector != HUMAN:
+        check_detector(detector)
+    dataset.options = dataclasses.replace(dataset.options, weights=digest_of_weights(detector))
     return dataset
 
 
@@ -163,8 +221,9 @@ class Unusable(Exception):
         self.problems = problems
 
 
-def stage(dataset: Dataset, read: Read, out: Path, progress: bool) -> Staged:
+def stage(dataset: Dataset, read: Read, out: Path, progress: bool, pipeline=None) -> Staged:
     """Processes every clip that has pictures. Raises Unusable where none of them can be used."""
+    imported = open_imported(dataset.options)
     names, problems = [], dataset.passed_over() + read.problems
     for name in read.annotations.clips():
         lack = dataset.lack(name)
@@ -172,17 +231,37 @@ def stage(dataset: Dataset, read: Read, out: Path, progress: bool) -> Staged:
             problems.append(lack)
         else:
             names.append(name)
-    clips = (clip_of(dataset, read, name) for name in names)
-    results, failures, detected = process_all(clips, names, out / STAGING, dataset.options, progress)
-    problems += failures
-    for result in results.values():
+    done = process_all(
+        names,
+        lambda name: clip_of(dataset, read, name),
+        out / STAGING,
+        dataset.options,
+        Progress(progress),
+        pipeline,
+    )
+    problems += sorted(done.problems, key=lambda problem: problem.file)
+    for result in done.results.values():
         problems += [Problem(**problem) for problem in result["problems"]]
-    if not results:
+    if not done.results:
         first = f"the first problem: {problems[0].file}: {problems[0].problem}" if problems else "there is none"
         raise Unusable(f"none of the {_clips(read)} videos in {dataset.data} could be used; {first}", problems)
-    splits, notices = dataset.splits(read.annotations, sorted(results))
-    splits = {split: [staging.staged_path(out / STAGING, name) for name in kept] for split, kept in splits.items()}
-    return Staged(splits, dataset, read, results, problems, notices, detected)
+    if imported:
+        problems += imported.problems
+    splits, notices = dataset.splits(read.annotations, sorted(done.results))
+    paths = {name: staging.staged_path(out / STAGING, name) for name in sorted(done.results)}
+    splits = {split: [paths[name] for name in kept] for split, kept in splits.items()}
+    if imported:
+        notices += _notices_of(imported, names, dataset.options.imported)
+    return Staged(splits, dataset, read, done.results, paths, problems, notices, done.ran, done.seconds, imported)
+
+
+def _notices_of(imported: ImportedBoxes, names: list[str], file: Path) -> list[str]:
+    found = []
+    if unknown := imported.unknown(names):
+        found.append(f"{len(unknown)} videos of {file} are none of these: {', '.join(unknown[:3])}")
+    for called, several in imported.shared(names).items():
+        found.append(f"{file} has boxes of {called}, which {' and '.join(several[:3])} all get: name them by folder")
+    return found
 
 
 def score(staged: Staged, model: Wanted, progress: bool) -> None:
@@ -229,7 +308,7 @@ def manifest_of(dataset: Dataset, read: Read) -> dict:
     }
 
 
-def _already_done(out: Path, manifest: dict) -> Summary | None:
+def _already_done(out: Path, manifest: dict, options: Options) -> Summary | None:
     """The summary of a finished run on the same; None where there is something to do.
 
     Raises PreprocessError where `out` belongs to something else.
@@ -240,7 +319,9 @@ def _already_done(out: Path, manifest: dict) -> Summary | None:
     if not there:
         return None
     try:
-        before = {"layout": 1, "similarity": None} | json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        before = {"layout": 1, "similarity": None, "boxes": None} | json.loads(
+            (out / MANIFEST).read_text(encoding="utf-8")
+        )
         if set(before) != set(manifest):
             raise ValueError("a file of that name, but not ours")
     except (OSError, ValueError, TypeError):
@@ -248,15 +329,17 @@ def _already_done(out: Path, manifest: dict) -> Summary | None:
             f"{out} already holds other things ({', '.join(there[:3])}); give a new or empty folder for the records"
         ) from None
     finished = (out / SUMMARY).is_file()
-    if not finished and not any((out / STAGING).glob("*.msgpack")):
+    if not finished and not any((out / STAGING).glob("*" + staging.STAGED)):
         return None  # It ended before it made anything.
     differing = [
-        f"{name} was {before['options'].get(name)!r} and is now {value!r}"
+        f"{name} was {before['options'][name]!r} and is now {value!r}"
         for name, value in manifest["options"].items()
-        if before["options"].get(name) != value
+        if name in before["options"] and before["options"][name] != value
     ]
     if before["videos"] != manifest["videos"]:
         differing.append(f"the videos were {before['videos']} and are now {manifest['videos']}")
+    if before["boxes"] and not manifest["boxes"]:
+        differing.append("its boxes were imported and no file of boxes is given now")
     if differing:
         raise PreprocessError(
             f"{out} holds records, or the start of them, that were made otherwise: {'; '.join(differing)}. "
@@ -267,6 +350,10 @@ def _already_done(out: Path, manifest: dict) -> Summary | None:
     if not finished or before != manifest:
         return None  # Staged clips that fit are used again, the others are made again.
     summary = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
+    if summary["stage"] == "detect" and options.stage != "detect":
+        return None
+    if options.coco and not (out / COCO).exists():
+        return None
     if summary["similarity"]:
         summary["similarity"]["scored"] = 0
     return Summary(**{**summary, "out": str(out), "already_done": True})
@@ -276,7 +363,9 @@ def _write_dataset(out: Path, staged: Staged, progress: bool):
     from preprocessing.write_records import write
 
     shutil.rmtree(out / staged.dataset.name, ignore_errors=True)  # made from `staging`, which stays
-    with tqdm(total=sum(map(len, staged.splits.values())), unit="clip", desc="writing", disable=not progress) as bar:
+    with tqdm(
+        total=sum(map(len, staged.splits.values())), unit="clip", desc="writing", disable=None if progress else True
+    ) as bar:
         try:
             return write(out, staged, on_clip=bar.update)
         except OSError as error:

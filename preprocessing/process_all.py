@@ -1,106 +1,193 @@
-"""Clips in, the result of each staged out: one process per core, a detector in each."""
+"""Clips in, the result of each staged out: by the processes of this machine, or by an engine that has more machines.
+
+Results are files that appear whole or not at all, so an engine only has to call `Worker` for every clip at least once.
+"""
 
 import concurrent.futures
 import dataclasses
-import functools
 import itertools
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-
-from tqdm import tqdm
 
 from preprocessing import staging
 from preprocessing.clip import Clip
-from preprocessing.detect_people import HUMAN, Detector, detector_class
 from preprocessing.options import Options
-from preprocessing.problems import PreprocessError, Problem, VideoError
-from preprocessing.process_video import process
+from preprocessing.problems import PreprocessError, Problem
+from preprocessing.progress import Done, Progress
+from preprocessing.work import Counters, Worker
 
-INSTALL = "`make setup`, or `pip install -c constraints.txt '.[preprocess]'` in the repository"
 POLL = 0.5  # seconds between two looks at the workers' progress
+TIMED = ("decode", "detect", "track", "sound", "write")  # stages of one clip
 
-_detector: Callable[[], Detector | None] | None = None  # one per worker process
-_watched_share = None  # clips that all workers have gone through, in whole and in part, shared between the processes
+Job = tuple[Clip, Path]
+
+_worker: Worker | None = None  # of this process
+
+
+@dataclasses.dataclass
+class Processed:
+    """What is staged of all clips."""
+
+    results: dict[str, dict]  # by clip, what is short; clips that gave nothing are not in it
+    problems: list[Problem]  # of those
+    ran: int  # how many were run now
+    seconds: dict[str, float]  # of this run's workers together, by stage; nothing where an engine has them
+
+
+class SharedCounters(Counters):
+    """What the workers have done so far, in memory that their processes share."""
+
+    def __init__(self):
+        self._values = multiprocessing.get_context("spawn").Array("d", 3 + len(TIMED))
+
+    def _add(self, *values: float, first: int = 0) -> None:
+        with self._values.get_lock():
+            for place, value in enumerate(values, first):
+                self._values[place] += value
+
+    def advance(self, share: float, pictures: int) -> None:
+        self._add(share, float(pictures))
+
+    def add_problem(self) -> None:
+        self._add(1.0, first=2)
+
+    def add_times(self, took: dict[str, float]) -> None:
+        self._add(*(took.get(stage, 0.0) for stage in TIMED), first=3)
+
+    @property
+    def done(self) -> Done:
+        return Done(self._values[0], int(self._values[1]), int(self._values[2]))
+
+    def seconds(self) -> dict[str, float]:
+        """By stage, of all workers together."""
+        return dict(zip(TIMED, (round(value, 2) for value in self._values[3:]), strict=True))
+
+
+class StagedFiles:
+    """What an engine has done so far, by the files that it has left; how many pictures they hold is not known."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._before = self._count(staging.STAGED)
+
+    def _count(self, suffix: str) -> int:
+        return sum(1 for _ in self._folder.glob("*" + suffix))
+
+    @property
+    def done(self) -> Done:
+        failed = self._count(staging.FAILED)
+        return Done(self._count(staging.STAGED) - self._before + failed, None, failed)
+
+    def seconds(self) -> dict[str, float]:
+        """Not known."""
+        return {}
 
 
 def process_all(
-    clips: Iterable[Clip], names: Sequence[str], folder: Path, options: Options, progress: bool
-) -> tuple[dict[str, dict], list[Problem], int]:
-    """What every clip gave, without its records; the problems of those that gave nothing; how many were run now.
+    names: Sequence[str],
+    clip_of: Callable[[str], Clip],
+    folder: Path,
+    options: Options,
+    progress: Progress,
+    pipeline=None,
+) -> Processed:
+    """Stages every clip that is not staged yet.
 
     Args:
-      clips: taken one after another, as workers become free.
-      names: of all these clips.
-      folder: of what is staged; results of other clips are removed from it.
+      names: of all clips; what is staged of others is removed.
+      clip_of: what `Worker` must know of one.
+      folder: of what is staged.
       options: of the dataset, with nothing left open.
-      progress: whether to show a bar.
+      progress: is told how the work goes on.
+      pipeline: options of an Apache Beam pipeline that is to do the work, else processes of this machine do it.
     """
     staged = {name: staging.staged_path(folder, name) for name in names}
     staging.keep_only(folder, staged.values())
-    counter = multiprocessing.get_context("spawn").Value("d", 0.0)
-    problems, ran = [], 0
+    missing = _missing(names, clip_of, staged, options)
+    if options.stage == "build" and missing:
+        raise PreprocessError(
+            f"{len(missing)} of {len(names)} videos have not been looked at as the options say ({missing[0]} ...): "
+            "run `mmdiff preprocess` with the same options and `--stage detect` first"
+        )
+    for name in missing:
+        staged[name].unlink(missing_ok=True)
+        staging.failed_path(staged[name]).unlink(missing_ok=True)
+    jobs = ((clip_of(name), staged[name]) for name in missing)
+    counters = SharedCounters() if pipeline is None else StagedFiles(folder)
+    with progress.over(len(names), len(names) - len(missing), lambda: counters.done):
+        if not missing:
+            pass
+        elif pipeline is not None:
+            from preprocessing.run_on_beam import run_on_beam
 
-    def jobs() -> Iterator[tuple]:
-        nonlocal ran
-        for clip in clips:
-            if staging.load_short(staged[clip.name], staging.signature(clip, options)) is None:
-                staged[clip.name].unlink(missing_ok=True)
-                ran += 1
-                yield clip, staged[clip.name], options
-            else:
-                with counter.get_lock():
-                    counter.value += 1
-
-    form = "{l_bar}{bar}| {n:.1f}/{total} clips [{elapsed}<{remaining}{postfix}]"
-    with tqdm(total=len(names), desc="finding people", disable=not progress, bar_format=form) as bar:
-        for name, problem in _run(jobs(), options, counter, lambda: _show(bar, counter)):
-            _show(bar, counter)
-            bar.set_postfix_str(name[-30:])
-            if problem:
-                problems.append(problem)
-        _show(bar, counter)
-    problems.sort(key=lambda problem: problem.file)  # They came as the processes ended.
-    results = {name: staging.load_short(staged[name]) for name in names}
-    return {name: result for name, result in results.items() if result}, problems, ran
+            run_on_beam(jobs, options, pipeline, progress.show)
+        else:
+            _run(jobs, options, counters, progress.show)
+    results, problems = {}, []
+    for name in names:
+        short = staging.load_short(staged[name])
+        if short is None:
+            problems.append(staging.load_failure(staged[name]) or _lost(name))
+        else:
+            results[name] = short
+    return Processed(results, problems, len(missing), counters.seconds())
 
 
-def _show(bar: tqdm, counter) -> None:
-    bar.update(min(counter.value, bar.total) - bar.n)
+def _missing(
+    names: Sequence[str], clip_of: Callable[[str], Clip], staged: dict[str, Path], options: Options
+) -> list[str]:
+    """The clips that are to be run: the largest first, lest one process is still at it when the others have nothing left."""
+    sizes = {}
+    for name in names:
+        signature = staging.signature(clip_of(name), options)
+        # What was no lasting failure is tried again, but not by a build, which looks at no video.
+        of_failure = None if options.stage == "build" else signature
+        is_there = staging.load_short(staged[name], signature) or staging.load_failure(staged[name], of_failure)
+        if not is_there:
+            sizes[name] = signature["sources"][0][2]
+    return sorted(sizes, key=lambda name: (-sizes[name], name))
 
 
-def _run(jobs: Iterator[tuple], options: Options, counter, on_wait) -> Iterator[tuple[str, Problem | None]]:
-    """Every job's problem or None, as they end. A clip that kills its process is a problem of that clip only."""
+def _lost(name: str) -> Problem:
+    advice = "it may need more memory than there is, or be damaged so that the decoder crashes: convert it"
+    return Problem(name, "decode", "the process that read it was killed", advice)
+
+
+def _run(jobs: Iterator[Job], options: Options, counters: SharedCounters, on_wait: Callable[[], None]) -> None:
+    """Runs every job. A clip that kills its process is a problem of that clip only."""
     if options.workers == 0:
-        started = False
+        worker = Worker(options, counters)
         for job in jobs:
-            started = started or _start_worker(options.detector, counter)
-            yield job[0].name, _work(*job)
+            worker(*job)
+            on_wait()
         return
-    suspects = []
+    suspects: list[Job] = []
     job = next(jobs, None)
     while job:
-        running, jobs = yield from _run_pool(itertools.chain([job], jobs), options.workers, options, counter, on_wait)
+        running, jobs = _run_pool(itertools.chain([job], jobs), options.workers, options, counters, on_wait)
         suspects += running
         job = next(jobs, None)
-    for job in suspects:  # Each ran when a process died, of itself or beside the culprit: alone it shows.
-        dead, _ = yield from _run_pool(iter([job]), 1, options, counter, on_wait)
-        if dead:
-            advice = "it may need more memory than there is, or be damaged so that the decoder crashes: convert it"
-            yield job[0].name, Problem(job[0].name, "decode", "the process that read it was killed", advice)
+    for clip, staged in suspects:  # Each ran when a process died, of itself or beside the culprit: alone it shows.
+        if not staged.exists() and staging.load_failure(staged) is None:
+            dead, _ = _run_pool(iter([(clip, staged)]), 1, options, counters, on_wait)
+            if dead and staging.load_failure(staged) is None:
+                staging.save_failure(staged, staging.signature(clip, options), _lost(clip.name), lasting=False)
 
 
-def _run_pool(jobs: Iterator[tuple], workers: int, options: Options, counter, on_wait):
+def _run_pool(
+    jobs: Iterator[Job], workers: int, options: Options, counters: SharedCounters, on_wait: Callable[[], None]
+) -> tuple[list[Job], Iterator[Job]]:
     """Runs jobs in fresh processes; returns those that ran, and those that waited, when the pool died."""
     threads = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     os.environ.update(dict.fromkeys(threads, "1"))  # Inherited: OpenMP reads it once, when the worker starts.
     waiting, running = next(jobs, None), {}
     others = set(multiprocessing.active_children())
     pool = concurrent.futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _start_pool_worker, (options.detector, counter)
+        workers, multiprocessing.get_context("spawn"), _start_pool_worker, (options, counters)
     )
     try:
         while waiting or running:
@@ -110,8 +197,8 @@ def _run_pool(jobs: Iterator[tuple], workers: int, options: Options, counter, on
             ended, _ = concurrent.futures.wait(running, POLL, concurrent.futures.FIRST_COMPLETED)
             on_wait()
             for future in ended:
-                problem = future.result()
-                yield running.pop(future)[0].name, problem
+                future.result()
+                running.pop(future)
     except concurrent.futures.process.BrokenProcessPool:
         pass
     finally:
@@ -124,59 +211,14 @@ def _run_pool(jobs: Iterator[tuple], workers: int, options: Options, counter, on
     return list(running.values()), itertools.chain([waiting] if waiting else [], jobs)
 
 
-def _start_worker(detector: str, counter) -> bool:
-    import cv2
-
-    global _detector, _watched_share
-    cv2.setNumThreads(1)
-    _watched_share = counter
-    _detector = functools.cache(lambda: _build(detector))  # At the first job, which can tell of a failure.
-    return True
-
-
-def _build(name: str) -> Detector | None:
-    if name == HUMAN:
-        return None
-    try:
-        return detector_class(name)()
-    except Exception as error:
-        raise PreprocessError(
-            f"detector {name!r} cannot be built ({error!r}); is everything installed that it needs ({INSTALL})?"
-        ) from error
-
-
-def _start_pool_worker(detector: str, counter) -> None:
+def _start_pool_worker(options: Options, counters: SharedCounters) -> None:
     """Also sees to it that a worker ends with its parent, however that ends, and leaves Ctrl-C to it."""
+    global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
-    _start_worker(detector, counter)
+    _worker = Worker(options, counters)
+    _worker.end_if_stuck()
 
 
-def _work(clip: Clip, staged: Path, options: Options) -> Problem | None:
-    """Processes one clip and keeps the result; a problem where it cannot be used."""
-    detector = _detector()
-    done = 0.0
-
-    def advance(share: float) -> None:
-        nonlocal done
-        with _watched_share.get_lock():
-            _watched_share.value += max(0.0, share - done)
-        done = max(done, share)
-
-    try:
-        signature = staging.signature(clip, options)
-        staging.save(staged, signature, process(clip, options, detector, advance))
-    except VideoError as error:
-        return dataclasses.replace(error.problem, file=clip.name)
-    except OSError as error:
-        return Problem(clip.name, "decode", f"cannot be read ({error})", "check the file, its rights and the disk")
-    except ImportError as error:  # It would be so with every clip.
-        raise PreprocessError(f"{error}; run {INSTALL}") from error
-    except PreprocessError:
-        raise
-    except Exception as error:  # noqa: BLE001  whatever it is, the other clips are not concerned
-        advice = "convert it, and report this line to us"
-        return Problem(clip.name, "process", f"cannot be processed ({error!r})", advice)
-    finally:
-        advance(1.0)
-    return None
+def _work(clip: Clip, staged: Path) -> None:
+    _worker(clip, staged)

@@ -66,12 +66,12 @@ def wanted(options: Options) -> Wanted | None:
 
 
 def score_all(clips: list[Path], wanted: Wanted, progress: bool) -> Scored:
-    """Scores every stored frame of staged clips that was not scored in this way before; `progress` shows a bar."""
+    """Scores every stored frame of staged clips that was not scored in this way before; `progress` shows a bar on a terminal."""
     model = functools.cache(lambda: AnchorSimilarity(wanted.folder, wanted.anchors))  # built where one needs it
     frames = scored = 0
     if clips:
         staging.keep_only(clips[0].parent / FOLDER, [scores_of(clip) for clip in clips])
-    for clip in tqdm(clips, unit="clip", desc="scoring frames", disable=not progress):
+    for clip in tqdm(clips, unit="clip", desc="scoring frames", disable=None if progress else True):
         made_from = staging.load_signature(clip)
         signature = {
             **wanted.to_json(),
@@ -79,9 +79,9 @@ def score_all(clips: list[Path], wanted: Wanted, progress: bool) -> Scored:
         }
         kept = staging.load_short(scores_of(clip), signature)
         if kept is None:
-            found = _scores(staging.load(clip)["records"], model())
+            found = [_scores(record, model()) for record in staging.load_records(clip)]
             kept = {"frames": sum(map(len, found))}
-            staging.save(scores_of(clip), signature, kept | {"records": found})
+            staging.save(scores_of(clip), signature, kept, found)
             scored += kept["frames"]
         frames += kept["frames"]
     return Scored(wanted.model, list(wanted.anchors), frames, scored)
@@ -92,12 +92,12 @@ def scores_of(clip: Path) -> Path:
     return clip.parent / FOLDER / clip.name
 
 
-def _scores(records: list[dict], model: AnchorSimilarity) -> list[Float32[np.ndarray, "_ 18 32"]]:
-    """Of the frames of each staged record; only one batch of them is decoded at a time."""
-    stored = [(frame, record["id"]) for record in records for frame in record["frames"]]
-    found = [
-        model([decode_frame(*frame) for frame in stored[first : first + FRAMES_AT_ONCE]])
-        for first in range(0, len(stored), FRAMES_AT_ONCE)
-    ]
-    ends = np.cumsum([len(record["frames"]) for record in records])
-    return np.split(np.concatenate(found), ends[:-1])
+def _scores(record: dict, model: AnchorSimilarity) -> Float32[np.ndarray, "_ 18 32"]:
+    """Of the frames of a staged record; only one batch of them is decoded at a time."""
+    frames = record["frames"]
+    return np.concatenate(
+        [
+            model([decode_frame(frame, record["id"]) for frame in frames[first : first + FRAMES_AT_ONCE]])
+            for first in range(0, len(frames), FRAMES_AT_ONCE)
+        ]
+    )

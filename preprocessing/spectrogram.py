@@ -23,9 +23,9 @@ def _mel_filters() -> np.ndarray:
     return mel_filter_bank(WINDOW // 2 + 1, MEL_BINS, LOWEST, HIGHEST, NOMINAL_RATE, norm="slaney", mel_scale="slaney")
 
 
-def normalise(samples: Float32[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
-    """Samples divided by their peak, as the original did with 16-bit files: less than one step counts as silence."""
-    return samples / np.float32(max(np.abs(samples).max(initial=0.0), 1 / 32768))
+def normalise(samples: Float32[np.ndarray, " n"], peak: float) -> Float32[np.ndarray, " n"]:
+    """Samples divided by the clip's peak, as the original did with 16-bit files: less than one step is silence."""
+    return samples / np.float32(max(peak, 1 / 32768))
 
 
 def log_mel(samples: Float32[np.ndarray, " n"], gap: int = 0) -> Float32[np.ndarray, "3 60 65"]:

@@ -1,27 +1,37 @@
-"""What one clip gave, kept in a file until the dataset is written: never half-written, never pickled."""
+"""What one clip gave, kept in a file until the dataset is written: never half-written, never pickled.
 
+The file is a row of msgpack messages: what is short, the boxes, and then one message for each record, so that each can
+be read without the others. Why a clip gave nothing is kept beside it, as JSON.
+"""
+
+import dataclasses
 import hashlib
+import itertools
+import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from mmdiff.whole_files import UNFINISHED, whole
+from mmdiff.whole_files import UNFINISHED, whole, write_whole
 from preprocessing.clip import Clip
 from preprocessing.options import Options
+from preprocessing.problems import Problem
 
-FORMAT = 2  # Raise it when the same clip and options give something else than before.
+FORMAT = 3  # Raise it when the same clip and options give something else than before.
+STAGED, FAILED = ".msgpack", ".failed.json"
 
 
 def staged_path(folder: Path, name: str) -> Path:
     """Where the result of the clip called `name` is kept; any name gives a safe file name of its own."""
     readable = re.sub(r"[^A-Za-z0-9]+", "_", Path(name).stem).strip("_")[:40]
-    return folder / f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:16]}.msgpack"
+    return folder / f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:16]}{STAGED}"
 
 
 def keep_only(folder: Path, staged: Collection[Path]) -> None:
-    """Removes from the folder what is unfinished, and the results of clips that are no longer there."""
-    for path in {*folder.glob("*.msgpack"), *folder.glob("*" + UNFINISHED)} - set(staged):
-        path.unlink()
+    """Removes from the folder what is unfinished, and what is kept of clips that are no longer there."""
+    ours = {path for suffix in (STAGED, FAILED, UNFINISHED) for path in folder.glob("*" + suffix)}
+    for path in ours - set(staged) - {failed_path(path) for path in staged}:
+        path.unlink(missing_ok=True)
 
 
 def signature(clip: Clip, options: Options) -> dict:
@@ -29,24 +39,23 @@ def signature(clip: Clip, options: Options) -> dict:
     return {"format": FORMAT, "options": options.of_staged(), "sources": clip.sources()}
 
 
-def save(path: Path, signature: dict, result: dict) -> None:
-    """Writes the file under another name first, so that a killed run leaves the whole of it or nothing.
+def save(path: Path, signature: dict, short: dict, records: Iterable, boxes: dict | None = None) -> None:
+    """Writes what is short, the boxes and the records, taken one by one.
 
-    It holds two messages, first what is short and then the records, so that the first can be read alone.
+    Under another name first, so that a killed run leaves the whole of it or nothing.
     """
     import msgpack
     from flax.serialization import msgpack_serialize
 
-    short = {name: value for name, value in result.items() if name != "records"}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as unfinished:
-        unfinished.write_bytes(
-            msgpack.packb({"signature": signature, "result": short}) + msgpack_serialize({"records": result["records"]})
-        )
+    with whole(path) as unfinished, unfinished.open("wb") as file:
+        file.write(msgpack.packb({"signature": signature, "result": short}))
+        for values in itertools.chain([boxes or {}], records):
+            file.write(msgpack.packb(msgpack_serialize(values)))
 
 
 def load_short(path: Path, signature: dict | None = None) -> dict | None:
-    """The result but for its records; None where there is none, or where it was made from something else."""
+    """What is short; None where there is nothing, or where it was made from something else."""
     made_from, result = _load_first(path) or (None, None)
     return result if signature in (None, made_from) else None
 
@@ -67,13 +76,46 @@ def _load_first(path: Path) -> tuple[dict, dict] | None:
         return None  # Missing, or damaged by hand: it is made again.
 
 
-def load(path: Path) -> dict:
-    """The whole result."""
+def load_boxes(path: Path) -> dict:
+    """The boxes, as they were given to `save`."""
+    return next(_messages(path))
+
+
+def load_records(path: Path) -> Iterator:
+    """The records, one at a time."""
+    messages = _messages(path)
+    next(messages)
+    return messages
+
+
+def _messages(path: Path) -> Iterator:
+    """What was written behind the first message."""
     import msgpack
     from flax.serialization import msgpack_restore
 
     with path.open("rb") as file:
-        messages = msgpack.Unpacker(file)
-        short = messages.unpack()["result"]
-        file.seek(messages.tell())
-        return short | msgpack_restore(file.read())
+        messages = msgpack.Unpacker(file, max_buffer_size=0)
+        messages.skip()
+        for message in messages:
+            yield msgpack_restore(message)
+
+
+def failed_path(staged: Path) -> Path:
+    """Where it is kept why a clip has no result."""
+    return staged.with_name(staged.name.removesuffix(STAGED) + FAILED)
+
+
+def save_failure(staged: Path, signature: dict, problem: Problem, lasting: bool) -> None:
+    """Keeps why a clip gave nothing; `lasting`: it would be so again."""
+    kept = {"signature": signature, "problem": dataclasses.asdict(problem), "lasting": lasting}
+    write_whole(failed_path(staged), json.dumps(kept, ensure_ascii=False).encode())
+
+
+def load_failure(staged: Path, signature: dict | None = None) -> Problem | None:
+    """Why a clip gave nothing; with a signature, only what would be so again with the same clip and options."""
+    try:
+        kept = json.loads(failed_path(staged).read_text(encoding="utf-8"))
+        again = signature is None or (kept["lasting"] and kept["signature"] == signature)
+        return Problem(**kept["problem"]) if again else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None

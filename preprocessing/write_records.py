@@ -18,13 +18,14 @@ from tensorflow_datasets.core import example_serializer
 
 from mmdiff.data import records
 from preprocessing import staging
-from preprocessing.build import Staged, open_checked, score, stage
+from preprocessing.build import open_checked, score, stage
 from preprocessing.datasets import dataset_class
 from preprocessing.options import Options
 from preprocessing.problems import PreprocessError, Problem
 from preprocessing.process_video import record_of
 from preprocessing.questions import attach
 from preprocessing.score_frames import scores_of, wanted
+from preprocessing.staged import Staged, write_boxes_of
 
 
 class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -48,6 +49,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.stored: collections.Counter = collections.Counter()
         self._labels: dict[str, dict[str, int]] = {}
         self._content = hashlib.sha256()
+        self._pipeline = None  # options of the Apache Beam pipeline that is to look at the videos
         super().__init__(**{"file_format": "array_record", **tfds_options})
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -70,27 +72,32 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             options = dataclasses.replace(self._options or Options(), dataset=self.name)
             dataset = open_checked(Path(self._data), out, options)
             model = wanted(dataset.options)
-            self._staged = stage(dataset, dataset.read(), out, progress=False)
+            self._staged = stage(dataset, dataset.read(), out, progress=False, pipeline=self._pipeline)
+            write_boxes_of(self._staged, out, dataset.options)
             if model:
                 score(self._staged, model, progress=False)
-            self.problems += self._staged.problems
+            self.problems += [*self._staged.problems, *self._staged.misplaced.values()]
         self.stored.update(frames=0, bytes=0, frames_asked=0, bytes_asked=0)
         return {split: self._generate_examples(split, paths) for split, paths in self._staged.splits.items()}
 
-    def download_and_prepare(self, **options) -> None:
-        """Writes the records, the same bytes every time; `problems` then says what was left out."""
+    def download_and_prepare(self, *, download_config=None, **options) -> None:
+        """Writes the records, the same bytes every time; `problems` then says what was left out.
+
+        The `beam_options` of a `tfds.download.DownloadConfig` say where the videos are looked at.
+        """
+        self._pipeline = download_config and download_config.beam_options
         with _fields_in_order():
-            super().download_and_prepare(**options)
+            super().download_and_prepare(download_config=download_config, **options)
 
     def _generate_examples(self, split: str, paths: Sequence[Path]) -> Iterator[tuple[str, dict]]:
         dataset, read = self._staged.dataset, self._staged.read
         own = split in read.rows or split in read.annotations.splits()  # not decided by us
         kept, annotated = set(), 0
         for path in paths:
-            clip = staging.load(path)
+            clip, boxes = staging.load_short(path), self._staged.boxes_of(path)
             asked = read.annotations.questions(clip["video"], split if own else None)
             annotated += len(asked)
-            windows = [_spans(record) for record in clip["records"]]
+            windows = [_spans(record) for record in staging.load_records(path)]
             placed, outside = attach(
                 asked, windows, clip["seconds"], dataset.options.windows, dataset.options.segments_per_window
             )
@@ -99,9 +106,9 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 self.problems.append(Problem(question.where, "questions", text, advice))
             left_out = {question.id for question, _ in outside}
             kept |= {question.where for question in asked if question.id not in left_out}
-            found = staging.load(scores_of(path))["records"] if self._staged.similarity else [None] * len(placed)
-            for staged, questions, similarity in zip(clip["records"], placed, found, strict=True):
-                record = record_of(staged, questions, similarity)
+            scored = staging.load_records(scores_of(path)) if self._staged.similarity else [None] * len(placed)
+            for staged, questions, similarity in zip(staging.load_records(path), placed, scored, strict=True):
+                record = record_of(staged, boxes, questions, similarity)
                 self._count(record)
                 self._content.update(content_of(record))
                 yield record.id, records.encode(record)

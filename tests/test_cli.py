@@ -158,7 +158,7 @@ def test_a_bad_file_costs_itself_and_strict_says_so(tmp_path, capsys):
     (tmp_path / "videos" / "broken.mp4").write_text("not a video")
     words = ["preprocess", str(tmp_path / "videos"), str(tmp_path / "out"), "--fps", "0.5", "--workers", "0"]
     assert cli.main(words) == 0
-    assert "problems: 1, see" in capsys.readouterr().out
+    assert "problems: 1, all of them in" in capsys.readouterr().out
     assert cli.main([*words, "--strict"]) == 1
 
 

@@ -29,8 +29,8 @@ SUBSEGMENTS = 3  # audio spans of one segment
 MEL_FRAMES, MEL_BINS = 60, 64  # of one audio span; the model's 65th bin is the playback speed
 SIMILARITY_GRID = (18, 32)  # places of a frame, as shares of its height and width: the model's patches of a 16:9 frame
 PARTS = ("body", "face", "object")  # a person's body, a person's face, anything else
-# Found by a detector, computed from another box, interpolated between frames, drawn by a person.
-SOURCES = ("detected", "derived", "filled", "annotated")
+# Found by a detector, computed from another box, interpolated between frames, drawn by a person, read from a file.
+SOURCES = ("detected", "derived", "filled", "annotated", "imported")
 BUILDER_NAME = "video_folder"
 DIGESTED = 2**20  # bytes of either end of a file that name its content
 

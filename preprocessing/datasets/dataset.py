@@ -140,11 +140,15 @@ class Dataset(abc.ABC):
 
     def find(self, *names: str) -> Path | None:
         """The first of these files or folders below the data that is there."""
-        return next((path for name in names if (path := self.data / name).exists()), None)
+        return next((path for path in self._below_data(names) if path.exists()), None)
 
     def find_file(self, *names: str) -> Path | None:
         """The first of these files below the data that is there."""
-        return next((path for name in names if (path := self.data / name).is_file()), None)
+        return next((path for path in self._below_data(names) if path.is_file()), None)
+
+    def _below_data(self, names: Sequence[str]) -> Iterator[Path]:
+        """Places of files, but for those that lead out of the data: names may come from an annotation."""
+        return (self.data / name for name in names if ".." not in Path(name).parts)
 
 
 class FilePerSplit(Dataset):

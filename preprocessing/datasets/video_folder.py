@@ -80,6 +80,9 @@ class VideoFolder(Dataset):
         found, self._unnamed = {}, []
         for root, folders, names in os.walk(self.data):
             folders[:] = [name for name in folders if name[0] != "." and not self._is_out(Path(root) / name)]
+            for folder in filter(os.path.islink, (Path(root, name) for name in folders)):  # may lead in a circle
+                told, advice = "is a link to a folder, which is not followed", "give that folder itself"
+                self._unnamed.append(Problem(folder.relative_to(self.data).as_posix(), "names", told, advice))
             for file in names:
                 path = Path(root, file)
                 if file[0] == "." or path.suffix.lower() not in self.options.extensions:

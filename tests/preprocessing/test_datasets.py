@@ -522,5 +522,5 @@ def test_an_unknown_dataset_or_protocol_is_answered_with_those_there_are(tmp_pat
         opened(tmp_path, "tvqa", protocol="a2")
     with pytest.raises(PreprocessError, match="brings no boxes drawn by people"):
         opened(tmp_path, "tvqa", detector="human")
-    with pytest.raises(PreprocessError, match="windows 'span' are unknown; known: tiles, spans, grid"):
+    with pytest.raises(PreprocessError, match="windows 'span': there is none of that name; known: tiles, spans, grid"):
         preprocess(tmp_path, tmp_path / "out", Options(windows="span"))
