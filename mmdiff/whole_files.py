@@ -9,9 +9,12 @@ UNFINISHED = ".unfinished"  # ends the name of a file until all of it is written
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """Gives the path to write to, and renames it to `path` where the block ends without an error."""
-    unfinished = path.with_name(path.name + UNFINISHED)
+def whole(path: Path, writer: str = "") -> Iterator[Path]:
+    """Gives the path to write to, and renames it to `path` where the block ends without an error.
+
+    Where several may write the same file at once, each is a `writer` of another name.
+    """
+    unfinished = path.with_name(path.name + writer + UNFINISHED)
     yield unfinished
     os.replace(unfinished, path)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
 import re
@@ -26,9 +27,18 @@ from preprocessing.problems import PreprocessError, Problem
 from preprocessing.process_all import process_all
 from preprocessing.progress import Progress
 from preprocessing.score_frames import Scored, Wanted, score_all, wanted
-from preprocessing.staged import BOXES, COCO, Staged, digest_of_boxes, open_imported, write_boxes_of
+from preprocessing.staged import (
+    BOXES,
+    COCO,
+    Staged,
+    digest_of_boxes,
+    open_imported,
+    refuse_changed_boxes,
+    write_boxes_of,
+)
 
 MANIFEST, SUMMARY, PROBLEMS, STAGING = "preprocess.json", "summary.json", "problems.jsonl", "staging"
+LOCK = ".lock"  # held by the run that is at work
 LAYOUT = 3  # Raise it when the same staged clips give other records, or another description of them.
 KINDS_SHOWN, MOST_TOLD = 8, 80  # of problems, and of the characters of each
 
@@ -103,15 +113,20 @@ def preprocess(data: Path, out: Path, options: Options, progress: bool = True) -
     model, pipeline = wanted(options), _pipeline(options)
     read = dataset.read()
     manifest = manifest_of(dataset, read) | {"similarity": model and model.to_json(), "boxes": digest_of_boxes(options)}
+    refuse_changed_boxes(out, options)
     if done := _already_done(out, manifest, options):
         return done
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / SUMMARY).unlink(missing_ok=True)  # first: from here on nothing is finished
-        _write_json(out / MANIFEST, manifest)
-    except OSError as error:
-        raise PreprocessError(f"{out} cannot be written ({error}); give another folder for the records") from None
+    with _alone(out):
+        return _preprocess(dataset, read, out, manifest, model, pipeline, progress)
 
+
+def _preprocess(
+    dataset: Dataset, read: Read, out: Path, manifest: dict, model: Wanted | None, pipeline, progress: bool
+) -> Summary:
+    """What is not done yet."""
+    options = dataset.options
+    (out / SUMMARY).unlink(missing_ok=True)  # first: from here on nothing is finished
+    _write_json(out / MANIFEST, manifest)
     taken = {}
     try:
         with _timed(taken, "detect"):
@@ -155,6 +170,24 @@ def preprocess(data: Path, out: Path, options: Options, progress: bool = True) -
     )
     _write_json(out / SUMMARY, dataclasses.asdict(summary))  # Last: its presence says that all is finished.
     return summary
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Makes the folder, and holds it against other runs. Raises PreprocessError where one is at work in it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / LOCK).open("a")
+    except OSError as error:
+        raise PreprocessError(f"{out} cannot be written ({error}); give another folder for the records") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PreprocessError(f"another run is at work in {out}: wait for it, or give another folder") from None
+        except OSError:
+            pass  # A file system without locks.
+        yield
 
 
 @contextlib.contextmanager
@@ -316,6 +349,7 @@ def _already_done(out: Path, manifest: dict, options: Options) -> Summary | None
     if out.exists() and not out.is_dir():
         raise PreprocessError(f"{out} is a file; give a new folder for the records")
     there = sorted(path.name for path in out.iterdir() if path.suffix != UNFINISHED) if out.exists() else []
+    there = [name for name in there if name != LOCK]
     if not there:
         return None
     try:
@@ -351,6 +385,8 @@ def _already_done(out: Path, manifest: dict, options: Options) -> Summary | None
         return None  # Staged clips that fit are used again, the others are made again.
     summary = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
     if summary["stage"] == "detect" and options.stage != "detect":
+        return None
+    if not (out / BOXES).exists():
         return None
     if options.coco and not (out / COCO).exists():
         return None

@@ -11,8 +11,9 @@ from preprocessing.options import Options
 
 WINDOW_HEIGHT, WINDOW_WIDTH = 128, 64  # pixels of the smallest person it can see
 SHRINK_HEIGHT, SHRINK_WIDTH = 0.9, 0.8  # It was trained with a margin around people, which its boxes include.
-CONFIDENCE = 0.5  # on the separating plane
-FLOOR = 0.4  # A little behind it; what lies between the two may carry a track on.
+# On the separating plane. No less sure boxes are given: OpenCV joins neighbouring windows to one box, and windows from
+# behind the plane made five times as many boxes before it, nearly all of them wrong.
+CONFIDENCE = 0.5
 
 
 class HogPeople:
@@ -20,8 +21,8 @@ class HogPeople:
 
     def __init__(self, options: Options):
         self.threshold = CONFIDENCE if options.threshold is None else options.threshold
-        floor = max(min(FLOOR, self.threshold), 1e-3)
-        self._nearest = math.log(floor / (1 - floor))
+        share = min(max(self.threshold, 1e-3), 1 - 1e-3)
+        self._nearest = math.log(share / (1 - share))
         self._hog = cv2.HOGDescriptor()
         self._hog.setSVMDetector(cv2.HOGDescriptor_getDefaultPeopleDetector())
 

@@ -73,7 +73,7 @@ class FaceCascade:
         boxes, image = boxes[inside], image[inside]
         shifts, scores = [boxes[:0, :4]], [boxes[:0, 4]]
         for first in range(0, len(boxes), CANDIDATES):
-            pixels = means(*corners[:, first : first + CANDIDATES], side, side)
+            pixels = means(*corners[:, first : first + CANDIDATES], side)
             shift, *_, score = network(_tensor(pixels, device).contiguous(memory_format=torch.channels_last))
             shifts.append(shift)
             scores.append(score[:, 1])
@@ -102,17 +102,20 @@ class _Means:
 
     def __init__(self, frames: list[UInt8[np.ndarray, "h w 3"]]):
         self.height, self.width = frames[0].shape[:2]
-        self._count = len(frames)
-        # A fourth colour that nobody looks at: 16 bytes are taken at once, 12 are not.
-        sums = np.empty((self._count, self.height + 1, self.width + 1, 4), np.int32)  # Their differences may overflow.
-        for frame, sum_of_frame in zip(frames, sums, strict=True):
-            cv2.integral(cv2.cvtColor(frame, cv2.COLOR_RGB2RGBA), sum_of_frame)
-        self._sums = sums.reshape(-1, 4)
+        # A fourth colour that nobody looks at: 16 bytes are taken at once, 12 are not. Differences may overflow.
+        self._sums = np.empty((len(frames), self.height + 1, self.width + 1, 4), np.int32)
+        for frame, sums in zip(frames, self._sums, strict=True):
+            cv2.integral(cv2.cvtColor(frame, cv2.COLOR_RGB2RGBA), sums)
 
     def whole(self, height: int, width: int) -> Float32[np.ndarray, "n h w 4"]:
-        """All frames, resized."""
-        zeros = np.zeros(self._count, int)
-        return self(np.arange(self._count), zeros, zeros + self.height, zeros, zeros + self.width, height, width)
+        """All frames, resized, from -1 (black) to 1."""
+        start, end = np.zeros(1, int), np.array([self.height, self.width])
+        (top, bottom), (left, right) = _cells(start, end[:1], height), _cells(start, end[1:], width)
+        rows = self._sums.take(bottom[0], axis=1)
+        rows -= self._sums.take(top[0], axis=1)
+        total = rows.take(right[0], axis=2)
+        total -= rows.take(left[0], axis=2)
+        return _scaled(total, (bottom - top)[:, :, None] * (right - left)[:, None])
 
     def __call__(
         self,
@@ -121,22 +124,26 @@ class _Means:
         y1: Int[np.ndarray, " n"],
         x0: Int[np.ndarray, " n"],
         x1: Int[np.ndarray, " n"],
-        height: int,
-        width: int,
-    ) -> Float32[np.ndarray, "n h w 4"]:
-        """Rectangles of frames, each resized to one size, from -1 (black) to 1."""
-        (top, bottom), (left, right) = _cells(y0, y1, height), _cells(x0, x1, width)
+        side: int,
+    ) -> Float32[np.ndarray, "n s s 4"]:
+        """Rectangles of frames, each resized to a square, from -1 to 1."""
+        (top, bottom), (left, right) = _cells(y0, y1, side), _cells(x0, x1, side)
         first = image[:, None] * (self.height + 1)
         above, below = ((first + y)[:, :, None] * (self.width + 1) for y in (top, bottom))
         left, right = left[:, None], right[:, None]
-        total = self._sums.take(below + right, 0)
-        total -= self._sums.take(above + right, 0)
-        total -= self._sums.take(below + left, 0)
-        total += self._sums.take(above + left, 0)
-        areas = ((bottom - top)[:, :, None] * (right - left)).astype(np.float32)
-        means = np.multiply(total, (1 / 128 / areas)[..., None], dtype=np.float32, casting="same_kind")
-        means -= np.float32(127.5 / 128)
-        return means
+        sums = self._sums.reshape(-1, 4)
+        total = sums.take(below + right, axis=0)
+        total -= sums.take(above + right, axis=0)
+        total -= sums.take(below + left, axis=0)
+        total += sums.take(above + left, axis=0)
+        return _scaled(total, (bottom - top)[:, :, None] * (right - left))
+
+
+def _scaled(total: Int[np.ndarray, "n h w 4"], area: Int[np.ndarray, "#n h w"]) -> Float32[np.ndarray, "n h w 4"]:
+    """Mean colours as the networks want them."""
+    means = np.multiply(total, (1 / 128 / area).astype(np.float32)[..., None], dtype=np.float32, casting="same_kind")
+    means -= np.float32(127.5 / 128)
+    return means
 
 
 def _cells(start: Int[np.ndarray, " n"], end: Int[np.ndarray, " n"], count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -82,19 +82,26 @@ def digest_of_boxes(options: Options) -> dict | None:
     return {"content": content.hexdigest(), "fps": options.import_fps}
 
 
-def write_boxes_of(staged: Staged, out: Path, options: Options) -> Counted:
-    """Writes the boxes of all clips as a table, and with `options.coco` as COCO json, and counts them.
-
-    Raises PreprocessError where the table that is there was changed after it was written, since that would be lost.
-    """
+def refuse_changed_boxes(out: Path, options: Options) -> None:
+    """Raises PreprocessError where the table that is there was changed after it was written: it would be lost."""
     table = out / BOXES
-    known = (out / KNOWN).read_text().split() if (out / KNOWN).exists() else []
-    given = options.imported and options.imported.resolve() == table.resolve()
-    if table.exists() and not given and _digest(table) not in known:
+    if not table.is_file() or (options.imported and options.imported.resolve() == table.resolve()):
+        return
+    if _digest(table) not in _known(out):
         raise PreprocessError(
             f"{table} was changed after it was written: to build from it as it is now, give `--boxes {table}`; to "
             "have the boxes that were found, move it away"
         )
+
+
+def _known(out: Path) -> list[str]:
+    """Digests of all tables that were written there."""
+    return (out / KNOWN).read_text().split() if (out / KNOWN).exists() else []
+
+
+def write_boxes_of(staged: Staged, out: Path, options: Options) -> Counted:
+    """Writes the boxes of all clips as a table, and with `options.coco` as COCO json, and counts them."""
+    table = out / BOXES
     counted = Counted()
 
     def each(count: bool = False) -> Iterator[ClipBoxes]:
@@ -109,9 +116,10 @@ def write_boxes_of(staged: Staged, out: Path, options: Options) -> Counted:
     try:
         new = table.with_name("new." + BOXES)
         write_boxes(new, each(count=True))
-        # Known before it is there: a kill in between does not make a changed table of it.
-        with (out / KNOWN).open("a") as file:
-            file.write(f"{_digest(new)}  {BOXES}\n")
+        if (digest := _digest(new)) not in _known(out):
+            # Known before it is there: a kill in between does not make a changed table of it.
+            with (out / KNOWN).open("a") as file:
+                file.write(f"{digest}  {BOXES}\n")
         new.replace(table)
         if options.coco:
             write_coco(out / COCO, each())

@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 import re
+import uuid
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -42,13 +43,14 @@ def signature(clip: Clip, options: Options) -> dict:
 def save(path: Path, signature: dict, short: dict, records: Iterable, boxes: dict | None = None) -> None:
     """Writes what is short, the boxes and the records, taken one by one.
 
-    Under another name first, so that a killed run leaves the whole of it or nothing.
+    Under another name first, so that a killed run leaves the whole of it or nothing, and under one of its own, since an
+    engine may run the same clip twice at once.
     """
     import msgpack
     from flax.serialization import msgpack_serialize
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as unfinished, unfinished.open("wb") as file:
+    with whole(path, f".{uuid.uuid4().hex}") as unfinished, unfinished.open("wb") as file:
         file.write(msgpack.packb({"signature": signature, "result": short}))
         for values in itertools.chain([boxes or {}], records):
             file.write(msgpack.packb(msgpack_serialize(values)))

@@ -1,8 +1,10 @@
 """Detection and building apart: boxes to look at, to correct and to bring back."""
 
 import dataclasses
+import fcntl
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -112,6 +114,24 @@ def test_a_table_that_was_changed_in_its_place_is_not_lost(films, detected):
     assert set(pq.read_table(out / "boxes.parquet")["label"].to_pylist()) == {"Ann"}
     run(films, out, boxes=out / "boxes.parquet")
     assert set(read(out)[1].boxes.label) | set(read(out)[0].boxes.label) == {"Ann"}
+
+
+def test_a_finished_folder_whose_table_was_changed_is_not_called_done(films, whole, tmp_path):
+    out = shutil.copytree(whole[0], tmp_path / "out")
+    pq.write_table(moved(pq.read_table(out / "boxes.parquet")), out / "boxes.parquet")
+    with pytest.raises(PreprocessError, match="was changed after it was written"):
+        run(films, out)
+    (out / "boxes.parquet").unlink()
+    assert not run(films, out).already_done and contents(out) == contents(whole[0])
+
+
+def test_two_runs_do_not_work_in_one_folder(films, tmp_path):
+    (tmp_path / "out").mkdir()
+    with (tmp_path / "out" / ".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(PreprocessError, match="another run is at work in"):
+            run(films, tmp_path / "out")
+    assert run(films, tmp_path / "out", stage="detect").videos == 2
 
 
 def test_boxes_made_elsewhere_take_the_place_of_a_detector(films, whole, tmp_path):
