@@ -1,11 +1,12 @@
 """Videos per minute of `mmdiff preprocess` against the plain way in one run, where the time goes, and peak memory.
 
     python benchmarks/preprocess_cost.py --videos FOLDER
+    python benchmarks/preprocess_cost.py --videos FOLDER --every-frame --copies 1 --rounds 1
     python benchmarks/preprocess_cost.py --videos FOLDER --memory
 
-The plain way is what one writes first: cv2.VideoCapture over every frame, three frames of each second one by one to
-facenet-pytorch's MTCNN(keep_all=True), every one of them written as a JPEG; one process, with as many threads as PyTorch
-takes. It finds faces, and nothing else; it reads no sound, follows nobody, and takes the first video stream of a file
+The plain way is what one writes first: cv2.VideoCapture over every frame, three frames of each second (with
+--every-frame, all of them) one by one to facenet-pytorch's MTCNN(keep_all=True), every one of these written as a JPEG; one
+process, with as many threads as PyTorch takes. It finds faces, and nothing else; it reads no sound, follows nobody, and takes the first video stream of a file
 where `mmdiff preprocess` takes the best. The two take turns, each in a process of its own, whose start counts. Every
 video is there --copies times, so that the longest does not keep one worker busy alone.
 
@@ -47,7 +48,7 @@ class Everywhere:
         ]
 
 
-def plainly(folder: Path, out: Path) -> dict:
+def plainly(folder: Path, out: Path, every: bool) -> dict:
     """Faces and frames of every video of a folder, as one would write it first. Seconds by stage."""
     import cv2
     import torch
@@ -66,7 +67,7 @@ def plainly(folder: Path, out: Path) -> dict:
             took["decode"] += time.perf_counter() - began
             if not there:
                 break
-            if read >= sampled * rate / FPS:
+            if every or read >= sampled * rate / FPS:
                 began = time.perf_counter()
                 boxes, _ = mtcnn.detect(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
                 took["face"] += time.perf_counter() - began
@@ -86,7 +87,7 @@ def with_mmdiff(folder: Path, out: Path, workers: int, detector: str) -> dict:
     from preprocessing.options import Options
 
     summary = preprocess(folder, out, Options(workers=workers, detector=detector, fps=FPS), progress=False)
-    assert not summary.problems or summary.videos, summary.describe()
+    assert not summary.problems, summary.describe()
     return {"took": summary.seconds_of_workers, "frames": summary.frames, "boxes": summary.boxes["face"]}
 
 
@@ -98,7 +99,7 @@ def in_a_process(*words: str) -> dict:
     return {**json.loads(done.stdout.splitlines()[-1]), "seconds": time.perf_counter() - began}
 
 
-def compare(videos: Path, rounds: int, copies: int, workers: int) -> None:
+def compare(videos: Path, rounds: int, copies: int, workers: int, every: bool) -> None:
     """Prints the ratio of each round, where the time goes, and memory."""
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -112,9 +113,17 @@ def compare(videos: Path, rounds: int, copies: int, workers: int) -> None:
             for way in ("plain", "mmdiff") if index % 2 == 0 else ("mmdiff", "plain"):
                 out = folder / way
                 out.mkdir()
-                kept[way] = in_a_process(
-                    "--only", way, "--videos", str(folder / "videos"), "--out", str(out), "--workers", str(workers)
-                )
+                words = [
+                    "--only",
+                    way,
+                    "--videos",
+                    str(folder / "videos"),
+                    "--out",
+                    str(out),
+                    "--workers",
+                    str(workers),
+                ]
+                kept[way] = in_a_process(*words, *["--every-frame"] * every)
                 shutil.rmtree(out)
             rates = {way: 60 * count / result["seconds"] for way, result in kept.items()}
             ratios.append(rates["mmdiff"] / rates["plain"])
@@ -217,6 +226,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--copies", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--every-frame", action="store_true", help="the plain way hands all frames to MTCNN")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--only", choices=("plain", "mmdiff"), help="one way, once; prints JSON")
     parser.add_argument("--out", type=Path)
@@ -224,7 +234,7 @@ def main() -> None:
     given = parser.parse_args()
     if given.only:
         result = (
-            plainly(given.videos, given.out)
+            plainly(given.videos, given.out, given.every_frame)
             if given.only == "plain"
             else with_mmdiff(given.videos, given.out, given.workers, given.detector)
         )
@@ -235,7 +245,7 @@ def main() -> None:
     elif given.memory:
         memory(given.videos)
     else:
-        compare(given.videos, given.rounds, given.copies, given.workers)
+        compare(given.videos, given.rounds, given.copies, given.workers, given.every_frame)
         share_of_bodies(given.videos)
 
 

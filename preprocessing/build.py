@@ -14,7 +14,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from mmdiff.reports.tables import to_markdown
 from mmdiff.whole_files import UNFINISHED, whole
 from preprocessing import staging
 from preprocessing.clip import Clip
@@ -93,6 +92,8 @@ class Summary:
             lines.append(Scored(**self.similarity).describe())
         lines += self.notices
         if self.problems:
+            from mmdiff.reports.tables import to_markdown  # which takes its time to be there
+
             lines += [
                 f"problems: {self.problems}, all of them in {Path(self.out) / PROBLEMS}",
                 to_markdown(self.kinds_of_problems[:KINDS_SHOWN]).rstrip(),

@@ -7,7 +7,7 @@ from preprocessing.detect_people import LabelledBox
 from preprocessing.options import Options
 
 CONFIDENCE = 0.9  # Below, hands, clothes and patterns appear beside the faces.
-FLOOR = 0.7  # of facenet-pytorch's last network; what lies between the two may carry a track on
+FLOOR = 0.8  # What lies between the two may carry a track on; from 0.7 false faces are carried on as often as faces.
 BATCH = 2  # frames that a CPU looks at together; of more the intermediate results leave its cache
 
 

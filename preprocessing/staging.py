@@ -13,12 +13,15 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from mmdiff.whole_files import UNFINISHED, whole, write_whole
 from preprocessing.clip import Clip
 from preprocessing.options import Options
 from preprocessing.problems import Problem
 
 FORMAT = 3  # Raise it when the same clip and options give something else than before.
+ARRAY = 1  # msgpack's number for what it does not know
 STAGED, FAILED = ".msgpack", ".failed.json"
 
 
@@ -47,13 +50,12 @@ def save(path: Path, signature: dict, short: dict, records: Iterable, boxes: dic
     engine may run the same clip twice at once.
     """
     import msgpack
-    from flax.serialization import msgpack_serialize
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path, f".{uuid.uuid4().hex}") as unfinished, unfinished.open("wb") as file:
         file.write(msgpack.packb({"signature": signature, "result": short}))
         for values in itertools.chain([boxes or {}], records):
-            file.write(msgpack.packb(msgpack_serialize(values)))
+            file.write(msgpack.packb(values, default=_packed))
 
 
 def load_short(path: Path, signature: dict | None = None) -> dict | None:
@@ -93,13 +95,28 @@ def load_records(path: Path) -> Iterator:
 def _messages(path: Path) -> Iterator:
     """What was written behind the first message."""
     import msgpack
-    from flax.serialization import msgpack_restore
 
     with path.open("rb") as file:
-        messages = msgpack.Unpacker(file, max_buffer_size=0)
+        messages = msgpack.Unpacker(file, max_buffer_size=0, ext_hook=_unpacked)
         messages.skip()
-        for message in messages:
-            yield msgpack_restore(message)
+        yield from messages
+
+
+def _packed(array: np.ndarray):
+    """An array, or one of its numbers, for msgpack, which has no form of its own for it."""
+    import msgpack
+
+    array = np.asarray(array)
+    return msgpack.ExtType(ARRAY, msgpack.packb((array.dtype.str, array.shape, array.tobytes())))
+
+
+def _unpacked(code: int, data: bytes) -> np.ndarray:
+    import msgpack
+
+    if code != ARRAY:
+        raise ValueError(f"a staged file holds something of kind {code}")
+    dtype, shape, content = msgpack.unpackb(data)
+    return np.frombuffer(content, dtype).reshape(shape)
 
 
 def failed_path(staged: Path) -> Path:

@@ -152,8 +152,6 @@ class Worker:
 
 def _import_what_clips_need() -> None:
     """Before the first clip, which would else be thought to be slow."""
-    import flax.serialization  # noqa: F401
-
     import preprocessing.byte_track  # noqa: F401
 
 
