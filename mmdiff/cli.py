@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import json
 import logging
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -91,7 +90,7 @@ def _dataset(options: argparse.Namespace):
         detector=options.detector,
         protocol=options.protocol,
         validation_share=options.validation_share,
-        workers=options.workers,
+        **({} if options.workers is None else {"workers": options.workers}),
         questions=options.questions,
     )
     if options.data:
@@ -342,7 +341,7 @@ def parser() -> argparse.ArgumentParser:
         )  # fmt: skip
         added.add_argument("--questions", type=Path, help="questions.jsonl, if it is not in the folder of videos")
         added.add_argument("--validation-share", type=float, default=0.25, help="share of a folder's videos")
-        added.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+        added.add_argument("--workers", type=int, help="processes; as many as there are cores if absent")
         added.add_argument("--strict", action="store_true", help="exit with 1 if anything had a problem")
 
     added = verb(check, "say what a dataset's folder holds and what it lacks, before any long work")

@@ -21,7 +21,7 @@ from preprocessing.datasets import open_dataset
 from preprocessing.datasets.dataset import Dataset, Read
 from preprocessing.detect_people import HUMAN, check_detector, digest_of_weights
 from preprocessing.import_boxes import ImportedBoxes
-from preprocessing.options import Options
+from preprocessing.options import TRANSFORMERS, Options
 from preprocessing.problems import PreprocessError, Problem
 from preprocessing.process_all import process_all
 from preprocessing.progress import Progress
@@ -60,6 +60,7 @@ class Summary:
     stored: dict[str, int]  # `frames` and their `bytes`; `frames_asked` and `bytes_asked`: as all questions see them
     seconds_of_video: float
     problems: int
+    to_try_again: int  # videos that gave nothing for a reason that may pass: the next run looks at them again
     kinds_of_problems: list[dict]  # how many there are of each, and the first file that has it
     notices: list[str]  # what deserves a word but is nobody's mistake
     seconds_taken: dict[str, float]  # by stage of the run
@@ -95,7 +96,8 @@ class Summary:
             from mmdiff.reports.tables import to_markdown  # which takes its time to be there
 
             lines += [
-                f"problems: {self.problems}, all of them in {Path(self.out) / PROBLEMS}",
+                f"problems: {self.problems}, all of them in {Path(self.out) / PROBLEMS}"
+                + f"; the next run tries {self.to_try_again} videos again" * bool(self.to_try_again),
                 to_markdown(self.kinds_of_problems[:KINDS_SHOWN]).rstrip(),
             ]
         lines.append(f"boxes in {Path(self.out) / BOXES}, all numbers in {Path(self.out) / SUMMARY}")
@@ -108,16 +110,15 @@ def preprocess(data: Path, out: Path, options: Options, progress: bool = True) -
     `progress` shows how the work goes on. Bad clips and questions become lines of `problems.jsonl`. Raises
     PreprocessError where the run as a whole cannot be done.
     """
-    out = Path(out)
     dataset = open_checked(data, out, options)
-    options = dataset.options
+    out, options = dataset.out, dataset.options
     model, pipeline = wanted(options), _pipeline(options)
     read = dataset.read()
     manifest = manifest_of(dataset, read) | {"similarity": model and model.to_json(), "boxes": digest_of_boxes(options)}
     refuse_changed_boxes(out, options)
     if done := _already_done(out, manifest, options):
         return done
-    with _alone(out):
+    with alone(out):
         return _preprocess(dataset, read, out, manifest, model, pipeline, progress)
 
 
@@ -126,8 +127,12 @@ def _preprocess(
 ) -> Summary:
     """What is not done yet."""
     options = dataset.options
-    (out / SUMMARY).unlink(missing_ok=True)  # first: from here on nothing is finished
-    _write_json(out / MANIFEST, manifest)
+    try:
+        (out / SUMMARY).unlink(missing_ok=True)  # first: from here on nothing is finished
+        shutil.rmtree(out / dataset.name, ignore_errors=True)  # made from `staging`, which stays
+        _write_json(out / MANIFEST, manifest)
+    except OSError as error:
+        raise PreprocessError(f"{out} cannot be written ({error}); give another folder for the records") from None
     taken = {}
     try:
         with _timed(taken, "detect"):
@@ -162,6 +167,7 @@ def _preprocess(
         stored=dict(builder.stored) if builder else {},
         seconds_of_video=round(sum(result["seconds"] for result in results), 2),
         problems=len(problems),
+        to_try_again=staged.to_try_again,
         kinds_of_problems=kinds_of(problems),
         notices=staged.notices,
         seconds_taken=taken,
@@ -174,7 +180,7 @@ def _preprocess(
 
 
 @contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def alone(out: Path) -> Iterator[None]:
     """Makes the folder, and holds it against other runs. Raises PreprocessError where one is at work in it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -239,15 +245,23 @@ def open_checked(data: Path, out: Path, options: Options) -> Dataset:
     options.check()
     if options.boxes and not options.boxes.exists():
         raise PreprocessError(f"there is no file of boxes {options.boxes}; correct --boxes or leave it out")
+    if options.beam:  # Its machines need not be where we are.
+        data, out = Path(data).absolute(), Path(out).absolute()
     dataset = open_dataset(data, options, out)
-    detector = dataset.options.detector
+    detector = _whole_path(dataset.options.detector)
     if detector != HUMAN:
         check_detector(detector)
-    dataset.options = dataclasses.replace(dataset.options, weights=digest_of_weights(detector))
+    dataset.options = dataclasses.replace(dataset.options, detector=detector, weights=digest_of_weights(detector))
     return dataset
 
 
-class Unusable(Exception):
+def _whole_path(detector: str) -> str:
+    """The detector, whose model, if it lies in a folder, is found from anywhere."""
+    folder = Path(detector.removeprefix(TRANSFORMERS)).expanduser()
+    return f"{TRANSFORMERS}{folder.absolute()}" if detector.startswith(TRANSFORMERS) and folder.is_dir() else detector
+
+
+class Unusable(PreprocessError):
     """Not one clip could be used."""
 
     def __init__(self, message: str, problems: list[Problem]):
@@ -286,7 +300,19 @@ def stage(dataset: Dataset, read: Read, out: Path, progress: bool, pipeline=None
     splits = {split: [paths[name] for name in kept] for split, kept in splits.items()}
     if imported:
         notices += _notices_of(imported, names, dataset.options.imported)
-    return Staged(splits, dataset, read, done.results, paths, problems, notices, done.ran, done.seconds, imported)
+    return Staged(
+        splits=splits,
+        dataset=dataset,
+        read=read,
+        results=done.results,
+        paths=paths,
+        problems=problems,
+        notices=notices,
+        to_try_again=done.to_try_again,
+        ran=done.ran,
+        seconds=done.seconds,
+        imported=imported,
+    )
 
 
 def _notices_of(imported: ImportedBoxes, names: list[str], file: Path) -> list[str]:
@@ -373,8 +399,6 @@ def _already_done(out: Path, manifest: dict, options: Options) -> Summary | None
     ]
     if before["videos"] != manifest["videos"]:
         differing.append(f"the videos were {before['videos']} and are now {manifest['videos']}")
-    if before["boxes"] and not manifest["boxes"]:
-        differing.append("its boxes were imported and no file of boxes is given now")
     if differing:
         raise PreprocessError(
             f"{out} holds records, or the start of them, that were made otherwise: {'; '.join(differing)}. "
@@ -387,7 +411,7 @@ def _already_done(out: Path, manifest: dict, options: Options) -> Summary | None
     summary = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
     if summary["stage"] == "detect" and options.stage != "detect":
         return None
-    if not (out / BOXES).exists():
+    if not (out / BOXES).exists() or summary["to_try_again"]:
         return None
     if options.coco and not (out / COCO).exists():
         return None
@@ -399,7 +423,6 @@ def _already_done(out: Path, manifest: dict, options: Options) -> Summary | None
 def _write_dataset(out: Path, staged: Staged, progress: bool):
     from preprocessing.write_records import write
 
-    shutil.rmtree(out / staged.dataset.name, ignore_errors=True)  # made from `staging`, which stays
     with tqdm(
         total=sum(map(len, staged.splits.values())), unit="clip", desc="writing", disable=None if progress else True
     ) as bar:

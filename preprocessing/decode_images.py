@@ -30,6 +30,7 @@ class ImageFrames:
     """
 
     fps = native_fps = float(IMAGES_PER_SECOND)
+    drift = 0.0
 
     def __init__(self, folder: Path):
         self.path = Path(folder)

@@ -192,6 +192,7 @@ class SampledFrames:
         self.original: Path | None = None  # no frame of a video is a file
         self.shown_size: tuple[int, int] | None = None
         self.native_fps: float | None = None
+        self.drift = 0.0  # seconds by which a frame lies off that rate, at most
         self._size: tuple[int, int] | None = None
         self._quarter_turns = 0
         self._pixel_width = 1.0
@@ -237,6 +238,7 @@ class SampledFrames:
             if not -1 < time - (last or 0.0) < LONGEST_STILL:  # The clock was reset.
                 origin, time = origin + time - following, following
             last = time = max(time, last or 0.0)
+            self.drift = max(self.drift, abs(time - number * period))
             if time > max(LONGEST_STILL, number * LONGEST_PERIOD):
                 raise VideoError(
                     self.path, f"shows {number} pictures in {time:.0f} s: its clock is broken", "convert it to an mp4"

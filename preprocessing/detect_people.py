@@ -1,14 +1,16 @@
 """Frames in, labelled boxes out: the one interface that every detector has, and the detectors by name."""
 
 import dataclasses
+import hashlib
 import importlib
+import inspect
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
-from preprocessing.options import IMPORT, Options
+from preprocessing.options import IMPORT, TRANSFORMERS, Options
 from preprocessing.problems import PreprocessError
 
 
@@ -41,7 +43,6 @@ class Detector(Protocol):
 
 
 HUMAN = "human"  # No detector at all: the boxes that people drew, where a dataset comes with some.
-TRANSFORMERS = "transformers:"  # begins the name of a model of transformers: its folder or its id in the hub follows
 DETECTORS = {  # Each class is built with the options.
     "face_body": "preprocessing.derive_bodies:FaceBody",  # MTCNN's faces, and a body derived from each
     "mtcnn": "preprocessing.detect_faces:MtcnnFaces",  # faces only
@@ -93,15 +94,18 @@ def digest_of_weights(name: str) -> str:
 
     Raises PreprocessError as `check_detector` does.
     """
-    if not name.startswith(TRANSFORMERS):
+    if name == HUMAN or name in DETECTORS or name.startswith(IMPORT):
         return ""
+    if not name.startswith(TRANSFORMERS):  # Of a class of the user's, at least its own file is known.
+        program = Path(inspect.getsourcefile(detector_class(name)) or "")
+        return hashlib.sha256(program.read_bytes()).hexdigest()[:16] if program.is_file() else ""
     from preprocessing.anchor_similarity import digest_of_model
     from preprocessing.detect_objects import find_model
 
     return digest_of_model(find_model(name.removeprefix(TRANSFORMERS)))
 
 
-def detector_class(name: str) -> type[Detector]:
+def detector_class(name: str) -> type:
     """The class behind a name of DETECTORS, or behind `package.module:Class`.
 
     Raises PreprocessError, saying what would work, for anything else.

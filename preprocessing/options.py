@@ -16,6 +16,7 @@ IN_STAGED = (
     "nms",
     "smallest_face",
     "batch",
+    "device",
     "tracker",
     "longest_gap",
     "windows",
@@ -25,18 +26,19 @@ IN_STAGED = (
 # Change how a run goes, or what is read or scored afresh, but no detection.
 IRRELEVANT = (
     "workers",
-    "device",
     "retries",
     "patience",
     "beam",
     "stage",
     "coco",
     "boxes",
+    "import_fps",
     "questions",
     "clip",
     "clip_anchors",
 )
 IMPORT = "import:"  # begins the name of a detector that is a file of boxes
+TRANSFORMERS = "transformers:"  # begins that of a model of transformers: its folder or its id in the hub follows
 STAGES = ("all", "detect", "build")
 TRACKERS = BYTETRACK, NONE = ("bytetrack", "none")
 
@@ -80,7 +82,7 @@ class Options:
     segments_per_window: int = 7  # what the model sees at once
     validation_share: float = 0.25  # of the videos, in a dataset without splits of its own
     jpeg_quality: int = 95
-    workers: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)  # 0: in this process
+    workers: int = dataclasses.field(default_factory=lambda: usable_cores())  # 0: in this process
     stage: str = STAGES[0]  # "detect": boxes but no records; "build": records of what was detected before
     coco: bool = False  # write the boxes as COCO json too
     beam: tuple[str, ...] = ()  # options of an Apache Beam pipeline, which then takes the place of `workers`
@@ -116,8 +118,8 @@ class Options:
             if not holds:
                 raise PreprocessError(f"option {name} is {getattr(self, name)}; it must be {wanted}")
         for name, known in (("windows", WINDOWS), ("stage", STAGES), ("tracker", TRACKERS)):
-            if getattr(self, name) and getattr(self, name) not in known:
-                value = getattr(self, name)
+            value = getattr(self, name)
+            if value not in known and (value or name != "windows"):  # "": the dataset's own
                 raise PreprocessError(f"{name} {value!r}: there is none of that name; known: {', '.join(known)}")
 
     @property
@@ -130,14 +132,22 @@ class Options:
     def of_dataset(self) -> dict:
         """The choices that decide what the dataset holds, as JSON; files are told by what they hold, elsewhere."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        values["detector"] = _kind(self.detector)
+        values |= {"detector": _kind(self.detector), "device": self.device.partition(":")[0]}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items() if name not in IRRELEVANT}
 
     def of_staged(self) -> dict:
         """The choices that decide what one clip gives."""
-        return {name: getattr(self, name) for name in IN_STAGED} | {"detector": _kind(self.detector)}
+        values = self.of_dataset()
+        return {name: values[name] for name in IN_STAGED}
+
+
+def usable_cores() -> int:
+    """Those that this process may use, which in a container or a share of a cluster may not be all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _kind(detector: str) -> str:
     """What looked at the pictures: nothing, where boxes are imported from whatever file."""
+    if detector.startswith(TRANSFORMERS):  # wherever it lies: `weights` says which it is
+        return TRANSFORMERS + Path(detector).name
     return IMPORT if detector.startswith(IMPORT) else detector

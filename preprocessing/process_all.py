@@ -21,6 +21,7 @@ from preprocessing.progress import Done, Progress
 from preprocessing.work import Counters, Worker
 
 POLL = 0.5  # seconds between two looks at the workers' progress
+LOCKED = 0.1  # seconds for which a worker waits to count what it did
 TIMED = ("decode", "detect", "track", "sound", "write")  # stages of one clip
 
 Job = tuple[Clip, Path]
@@ -34,6 +35,7 @@ class Processed:
 
     results: dict[str, dict]  # by clip, what is short; clips that gave nothing are not in it
     problems: list[Problem]  # of those
+    to_try_again: int  # of those, as the reason may pass
     ran: int  # how many were run now
     seconds: dict[str, float]  # of this run's workers together, by stage; nothing where an engine has them
 
@@ -45,9 +47,12 @@ class SharedCounters(Counters):
         self._values = multiprocessing.get_context("spawn").Array("d", 3 + len(TIMED))
 
     def _add(self, *values: float, first: int = 0) -> None:
-        with self._values.get_lock():
-            for place, value in enumerate(values, first):
-                self._values[place] += value
+        if self._values.get_lock().acquire(timeout=LOCKED):  # A process that was killed in here never lets go of it.
+            try:
+                for place, value in enumerate(values, first):
+                    self._values.get_obj()[place] += value
+            finally:
+                self._values.get_lock().release()
 
     def advance(self, share: float, pictures: int) -> None:
         self._add(share, float(pictures))
@@ -60,11 +65,12 @@ class SharedCounters(Counters):
 
     @property
     def done(self) -> Done:
-        return Done(self._values[0], int(self._values[1]), int(self._values[2]))
+        clips, pictures, problems = self._values.get_obj()[:3]
+        return Done(clips, int(pictures), int(problems))
 
     def seconds(self) -> dict[str, float]:
         """By stage, of all workers together."""
-        return dict(zip(TIMED, (round(value, 2) for value in self._values[3:]), strict=True))
+        return dict(zip(TIMED, (round(value, 2) for value in self._values.get_obj()[3:]), strict=True))
 
 
 class StagedFiles:
@@ -125,16 +131,28 @@ def process_all(
             from preprocessing.run_on_beam import run_on_beam
 
             run_on_beam(jobs, options, pipeline, progress.show)
+            _refuse_nothing(missing, staged)
         else:
             _run(jobs, options, counters, progress.show)
-    results, problems = {}, []
+    results, failures = {}, []
     for name in names:
         short = staging.load_short(staged[name])
         if short is None:
-            problems.append(staging.load_failure(staged[name]) or _lost(name))
+            failures.append(staging.load_failure(staged[name]) or _lost(name, {}))
         else:
             results[name] = short
-    return Processed(results, problems, len(missing), counters.seconds())
+    to_try_again = sum(not failure.lasting for failure in failures)
+    return Processed(results, [failure.problem for failure in failures], to_try_again, len(missing), counters.seconds())
+
+
+def _refuse_nothing(names: Sequence[str], staged: dict[str, Path]) -> None:
+    """Raises PreprocessError where an engine left neither results nor reasons."""
+    left = [name for name in names if not staged[name].exists() and staging.load_failure(staged[name]) is None]
+    if left:
+        raise PreprocessError(
+            f"the pipeline ended and left nothing of {len(left)} videos ({left[0]} ...): do all its machines see "
+            f"{staged[left[0]].parent} under this path? Mend that and start again"
+        )
 
 
 def _missing(
@@ -144,17 +162,18 @@ def _missing(
     sizes = {}
     for name in names:
         signature = staging.signature(clip_of(name), options)
-        # What was no lasting failure is tried again, but not by a build, which looks at no video.
-        of_failure = None if options.stage == "build" else signature
-        is_there = staging.load_short(staged[name], signature) or staging.load_failure(staged[name], of_failure)
-        if not is_there:
+        failure = staging.load_failure(staged[name])
+        # What may pass is tried again, but not by a build, which looks at no video.
+        failed = failure and failure.signature == signature and (failure.lasting or options.stage == "build")
+        if not failed and staging.load_short(staged[name], signature) is None:
             sizes[name] = signature["sources"][0][2]
     return sorted(sizes, key=lambda name: (-sizes[name], name))
 
 
-def _lost(name: str) -> Problem:
+def _lost(name: str, signature: dict) -> staging.Failure:
     advice = "it may need more memory than there is, or be damaged so that the decoder crashes: convert it"
-    return Problem(name, "decode", "the process that read it was killed", advice)
+    problem = Problem(name, "decode", "the process that read it was killed", advice)
+    return staging.Failure(problem, False, signature)
 
 
 def _run(jobs: Iterator[Job], options: Options, counters: SharedCounters, on_wait: Callable[[], None]) -> None:
@@ -169,13 +188,16 @@ def _run(jobs: Iterator[Job], options: Options, counters: SharedCounters, on_wai
     job = next(jobs, None)
     while job:
         running, jobs = _run_pool(itertools.chain([job], jobs), options.workers, options, counters, on_wait)
-        suspects += running
+        if any(staging.load_failure(staged) for _, staged in running):  # One that did not end: it has told of itself.
+            jobs = itertools.chain((job for job in running if staging.load_failure(job[1]) is None), jobs)
+        else:
+            suspects += running
         job = next(jobs, None)
     for clip, staged in suspects:  # Each ran when a process died, of itself or beside the culprit: alone it shows.
         if not staged.exists() and staging.load_failure(staged) is None:
             dead, _ = _run_pool(iter([(clip, staged)]), 1, options, counters, on_wait)
             if dead and staging.load_failure(staged) is None:
-                staging.save_failure(staged, staging.signature(clip, options), _lost(clip.name), lasting=False)
+                staging.save_failure(staged, _lost(clip.name, staging.signature(clip, options)))
 
 
 def _run_pool(

@@ -50,6 +50,7 @@ class _Watched:
     seconds: float
     fps: float
     native_fps: float
+    drift: float  # seconds by which a frame lies off that rate, at most
     times: list[float]  # of every sampled picture
     cuts: list[int]  # pictures that begin a shot
     boxes: ClipBoxes
@@ -147,6 +148,7 @@ def process(
                 "seconds": watched.seconds,
                 "frames": len(watched.times),
                 "native_fps": watched.native_fps,
+                "drift": watched.drift,
                 "cuts": watched.cuts,
                 "boxes": {part: parts.count(part) for part in PARTS},
                 "filled": boxes.source.count("filled"),
@@ -261,7 +263,7 @@ def _watch(
             tracks = tracks_by_label(found)
     (width, height), (rows, columns) = frames.shown_size, image.shape[:2]
     boxes = ClipBoxes.of(clip.name, frames.fps, width, height, found, tracks, width / columns, height / rows)
-    return _Watched(frames.seconds, frames.fps, frames.native_fps, times, cuts, boxes, stills)
+    return _Watched(frames.seconds, frames.fps, frames.native_fps, frames.drift, times, cuts, boxes, stills)
 
 
 def _detect(detector: Detector, frames: list, path: Path, name: str) -> list[list[LabelledBox]]:

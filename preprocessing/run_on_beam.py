@@ -6,6 +6,7 @@ Every machine must see the videos, and the folder of the records, under the same
 import contextlib
 import io
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from preprocessing.options import Options
 from preprocessing.problems import PreprocessError
 from preprocessing.work import Counters, Worker
 
-LOOK_EVERY = 2.0  # seconds
+LOOK_EVERY = 5.0  # seconds
+MOST_TOLD = 500  # characters of an error
 
 
 def parse(words: Sequence[str]) -> PipelineOptions:
@@ -52,11 +54,16 @@ def run_on_beam(
     try:
         with apache_beam.Pipeline(options=pipeline) as steps:
             # Reshuffled, since a runner may otherwise give all clips to the machine that made the list.
-            steps | apache_beam.Create(list(jobs)) | apache_beam.Reshuffle() | apache_beam.ParDo(_Stage(options))
+            (
+                steps
+                | apache_beam.Create(list(jobs))
+                | apache_beam.Reshuffle()
+                | apache_beam.ParDo(_Stage(options, uuid.uuid4().hex))
+            )
     except Exception as error:
+        told = " ".join(str(error).split())[:MOST_TOLD] or repr(error)
         raise PreprocessError(
-            f"the Beam pipeline ended with an error ({str(error).strip().splitlines()[0] if str(error) else error!r}); "
-            "what is done is kept: mend that and start again"
+            f"the Beam pipeline ended with an error ({told}); what is done is kept: mend that and start again"
         ) from error
     finally:
         ended.set()
@@ -64,17 +71,20 @@ def run_on_beam(
 
 
 class _Stage(apache_beam.DoFn):
-    """Results are files, so nothing is given on. A bundle that is run again passes over what is there."""
+    """Results are files, so nothing is given on. A bundle that is run again passes over what is there.
 
-    def __init__(self, options: Options):
-        self._options = options
+    A process that does not end is the runner's to end: Beam takes it badly when one ends itself.
+    """
+
+    def __init__(self, options: Options, run: str):
+        self._options, self._run = options, run
 
     def setup(self) -> None:
-        self._worker = Worker(self._options, Counters())
-        self._worker.end_if_stuck()
+        self._worker = Worker(self._options, Counters(), self._run)
 
     def process(self, job: tuple[Clip, Path]) -> Iterator[None]:
         clip, staged = job
-        if not staged.exists() and staging.load_failure(staged) is None:
+        failure = staging.load_failure(staged)  # may be of an earlier run whose machines have not quite ended
+        if not staged.exists() and not (failure and failure.run == self._run):
             self._worker(clip, staged)
         yield from ()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmdiff.data.records import PARTS
+from mmdiff.whole_files import write_whole
 from preprocessing import staging
 from preprocessing.boxes_table import ClipBoxes, write_boxes
 from preprocessing.coco import write_coco
@@ -32,6 +33,7 @@ class Staged:
     paths: dict[str, Path]  # by clip, in order of their names
     problems: list[Problem]
     notices: list[str]
+    to_try_again: int  # clips that gave nothing for a reason that may pass
     ran: int  # clips that were run now
     seconds: dict[str, float]  # of the workers, by stage
     imported: ImportedBoxes | None = None
@@ -45,7 +47,7 @@ class Staged:
             return found
         short, options = staging.load_short(path), self.dataset.options
         size = found.width, found.height
-        sampled = Sampled(found.video, found.fps, found.pictures, *size, short["native_fps"])
+        sampled = Sampled(found.video, found.fps, found.pictures, *size, short["native_fps"], short["drift"])
         boxes, tracks, problem = self.imported.clip(found.video).on(sampled)
         if problem:
             advice = "compare the file of boxes with the video; --import-fps says how many pictures a second it counts"
@@ -83,25 +85,38 @@ def digest_of_boxes(options: Options) -> dict | None:
 
 
 def refuse_changed_boxes(out: Path, options: Options) -> None:
-    """Raises PreprocessError where the table that is there was changed after it was written: it would be lost."""
-    table = out / BOXES
-    if not table.is_file() or (options.imported and options.imported.resolve() == table.resolve()):
-        return
-    if _digest(table) not in _known(out):
-        raise PreprocessError(
-            f"{table} was changed after it was written: to build from it as it is now, give `--boxes {table}`; to "
-            "have the boxes that were found, move it away"
-        )
+    """Raises PreprocessError where boxes that are there were changed after they were written: they would be lost."""
+    for path in (out / BOXES, out / COCO):
+        if path.is_file() and not _is_given(path, options) and _digest(path) not in _known(out):
+            raise PreprocessError(
+                f"{path} was changed after it was written: to build from it as it is now, give `--boxes {path}`; to "
+                "have the boxes that were found, move it away"
+            )
+
+
+def _is_given(path: Path, options: Options) -> bool:
+    return options.imported is not None and options.imported.resolve() == path.resolve()
 
 
 def _known(out: Path) -> list[str]:
-    """Digests of all tables that were written there."""
+    """Digests of all that was written there, each followed by the name of its file."""
     return (out / KNOWN).read_text().split() if (out / KNOWN).exists() else []
 
 
+def _put(new: Path, path: Path) -> None:
+    """Gives a file its name, which is known before it is there: a kill in between makes no changed file of it."""
+    digest, known = _digest(new), path.with_name(KNOWN)
+    if digest not in _known(path.parent):
+        before = known.read_bytes() if known.exists() else b""
+        write_whole(known, before + f"{digest}  {path.name}\n".encode())
+    new.replace(path)
+
+
 def write_boxes_of(staged: Staged, out: Path, options: Options) -> Counted:
-    """Writes the boxes of all clips as a table, and with `options.coco` as COCO json, and counts them."""
-    table = out / BOXES
+    """Writes the boxes of all clips as a table, and with `options.coco` as COCO json, and counts them.
+
+    A file that is itself what was given as boxes stays as it is.
+    """
     counted = Counted()
 
     def each(count: bool = False) -> Iterator[ClipBoxes]:
@@ -114,17 +129,17 @@ def write_boxes_of(staged: Staged, out: Path, options: Options) -> Counted:
             yield boxes
 
     try:
-        new = table.with_name("new." + BOXES)
-        write_boxes(new, each(count=True))
-        if (digest := _digest(new)) not in _known(out):
-            # Known before it is there: a kill in between does not make a changed table of it.
-            with (out / KNOWN).open("a") as file:
-                file.write(f"{digest}  {BOXES}\n")
-        new.replace(table)
-        if options.coco:
-            write_coco(out / COCO, each())
+        if _is_given(out / BOXES, options):
+            collections.deque(each(count=True), maxlen=0)
         else:
-            (out / COCO).unlink(missing_ok=True)  # of other boxes
+            write_boxes(out / ("new." + BOXES), each(count=True))
+            _put(out / ("new." + BOXES), out / BOXES)
+        if not _is_given(out / COCO, options):
+            if options.coco:
+                write_coco(out / ("new." + COCO), each())
+                _put(out / ("new." + COCO), out / COCO)
+            else:
+                (out / COCO).unlink(missing_ok=True)  # of other boxes
     except OSError as error:
         raise PreprocessError(f"the boxes cannot be written to {out} ({error}); start again after that") from error
     return counted

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mmdiff.whole_files import UNFINISHED, whole, write_whole
+from mmdiff.whole_files import UNFINISHED, whole
 from preprocessing.clip import Clip
 from preprocessing.options import Options
 from preprocessing.problems import Problem
 
-FORMAT = 3  # Raise it when the same clip and options give something else than before.
+FORMAT = 4  # Raise it when the same clip and options give something else than before.
 ARRAY = 1  # msgpack's number for what it does not know
 STAGED, FAILED = ".msgpack", ".failed.json"
 
@@ -124,17 +124,27 @@ def failed_path(staged: Path) -> Path:
     return staged.with_name(staged.name.removesuffix(STAGED) + FAILED)
 
 
-def save_failure(staged: Path, signature: dict, problem: Problem, lasting: bool) -> None:
-    """Keeps why a clip gave nothing; `lasting`: it would be so again."""
-    kept = {"signature": signature, "problem": dataclasses.asdict(problem), "lasting": lasting}
-    write_whole(failed_path(staged), json.dumps(kept, ensure_ascii=False).encode())
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """Why a clip gave nothing."""
+
+    problem: Problem
+    lasting: bool  # It would be so again with the same file and options.
+    signature: dict  # what failed
+    run: str = ""  # in which it failed
 
 
-def load_failure(staged: Path, signature: dict | None = None) -> Problem | None:
-    """Why a clip gave nothing; with a signature, only what would be so again with the same clip and options."""
+def save_failure(staged: Path, failure: Failure) -> None:
+    """Keeps why a clip gave nothing."""
+    staged.parent.mkdir(parents=True, exist_ok=True)
+    with whole(failed_path(staged), f".{uuid.uuid4().hex}") as unfinished:
+        unfinished.write_text(json.dumps(dataclasses.asdict(failure), ensure_ascii=False), encoding="utf-8")
+
+
+def load_failure(staged: Path) -> Failure | None:
+    """Why a clip gave nothing; None where that is not kept."""
     try:
         kept = json.loads(failed_path(staged).read_text(encoding="utf-8"))
-        again = signature is None or (kept["lasting"] and kept["signature"] == signature)
-        return Problem(**kept["problem"]) if again else None
+        return Failure(**kept | {"problem": Problem(**kept["problem"])})
     except (OSError, ValueError, LookupError, TypeError):
         return None

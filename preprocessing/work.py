@@ -4,8 +4,10 @@ import dataclasses
 import errno
 import functools
 import os
+import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from preprocessing import staging
@@ -17,7 +19,7 @@ from preprocessing.process_video import process
 
 INSTALL = "`make setup`, or `pip install -c constraints.txt '.[preprocess]'` in the repository"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # of no use to try the next video
-FIRST_WAIT = 1.0  # seconds before what failed is tried again; twice as long each time
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds before what failed is tried again; twice as long each time
 GIVEN_UP = 3  # exit status of a process that ends itself because a video does not end
 
 
@@ -37,8 +39,8 @@ class Counters:
 @dataclasses.dataclass(frozen=True)
 class _Failure:
     problem: Problem
-    lasting: bool = False  # it would be so again with the same file and options
-    passing: bool = False  # it may be gone in a moment
+    lasting: bool = False  # It would be so again with the same file and options.
+    passing: bool = False  # It may be gone in a moment.
 
 
 @dataclasses.dataclass
@@ -54,12 +56,12 @@ class _Current:
 class Worker:
     """Works on one clip after another, with one detector, which is built at the first that needs it."""
 
-    def __init__(self, options: Options, counters: Counters):
-        """Nothing is loaded yet; the options leave nothing open."""
+    def __init__(self, options: Options, counters: Counters, run: str = ""):
+        """Nothing is loaded yet; the options leave nothing open, and failures are said to be of the run."""
         import cv2
 
         cv2.setNumThreads(1)  # One process per core is the parallelism here.
-        self._options, self._counters = options, counters
+        self._options, self._counters, self._run = options, counters, run
         self._detector = functools.cache(lambda: _build(options))
         self._current: _Current | None = None
 
@@ -85,12 +87,14 @@ class Worker:
                 if not failure or not failure.passing:
                     break
                 if attempt < self._options.retries:
-                    time.sleep(FIRST_WAIT * 2**attempt)
+                    time.sleep(min(FIRST_WAIT * 2**attempt, LONGEST_WAIT))
             if failure:
                 tried = f", {attempt + 1} times" * (attempt > 0)
                 problem = dataclasses.replace(failure.problem, problem=failure.problem.problem + tried)
-                staging.save_failure(staged, self._current.signature, problem, failure.lasting)
+                self._keep(problem, failure.lasting)
                 self._counters.add_problem()
+            else:
+                staging.failed_path(staged).unlink(missing_ok=True)  # of an earlier run that has not quite ended
         finally:
             advance(1.0)
             self._current = None
@@ -100,15 +104,12 @@ class Worker:
             self._current.signature = staging.signature(clip, self._options)
             self._stage(clip, staged, detector, advance)
         except VideoError as error:
+            self._refuse_full(error.__context__)
             problem = dataclasses.replace(error.problem, file=clip.name)
             # A detector that fails may be mended before the next run, but will not mend itself.
             return _Failure(problem, not error.transient, error.transient and problem.stage != "detect")
         except OSError as error:
-            if error.errno in FULL:
-                raise PreprocessError(
-                    f"{staged.parent} or the folder of temporary files cannot be written ({error.strerror}): free "
-                    "space there and start again; the videos that are done are kept"
-                ) from error
+            self._refuse_full(error)
             problem = Problem(
                 clip.name, "decode", f"cannot be read ({error})", "check the file, its rights and the disk"
             )
@@ -123,11 +124,27 @@ class Worker:
             return _Failure(Problem(clip.name, "process", told, advice), passing=may_pass(error))
         return None
 
+    def _keep(self, problem: Problem, lasting: bool) -> None:
+        at = self._current
+        try:
+            staging.save_failure(at.staged, staging.Failure(problem, lasting, at.signature, self._run))
+        except OSError as error:
+            self._refuse_full(error)
+            raise
+
+    def _refuse_full(self, error: BaseException | None) -> None:
+        if getattr(error, "errno", None) in FULL:
+            raise PreprocessError(
+                f"{self._current.staged.parent} or the folder of temporary files, {tempfile.gettempdir()}, cannot be "
+                f"written ({error.strerror}): free space there and start again; the videos that are done are kept"
+            ) from error
+
     def _stage(self, clip: Clip, staged: Path, detector: Detector | None, advance) -> None:
         signature = self._current.signature
         with process(clip, self._options, detector, advance) as done:
             with done.took("write"):
-                staging.save(staged, signature, done.short, done.records, done.boxes.to_dict())
+                records = _telling(done.records, lambda: advance(1.0))
+                staging.save(staged, signature, done.short, records, done.boxes.to_dict())
             self._counters.add_times(done.took)
         if staging.signature(clip, self._options) != signature:
             staged.unlink()
@@ -146,8 +163,16 @@ class Worker:
             if at and time.monotonic() - at.heard_of > patience:
                 told = f"gave no further picture for {patience:g} s"
                 advice = "it may be damaged so that the decoder does not end: convert it, or give more --patience"
-                staging.save_failure(at.staged, at.signature, Problem(at.name, "decode", told, advice), lasting=False)
-                os._exit(GIVEN_UP)
+                try:
+                    self._keep(Problem(at.name, "decode", told, advice), lasting=False)
+                finally:
+                    os._exit(GIVEN_UP)
+
+
+def _telling(values: Iterable, tell: Callable[[], None]) -> Iterator:
+    for value in values:
+        tell()
+        yield value
 
 
 def _import_what_clips_need() -> None:

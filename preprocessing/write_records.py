@@ -18,14 +18,14 @@ from tensorflow_datasets.core import example_serializer
 
 from mmdiff.data import records
 from preprocessing import staging
-from preprocessing.build import open_checked, score, stage
+from preprocessing.build import alone, open_checked, score, stage
 from preprocessing.datasets import dataset_class
 from preprocessing.options import Options
 from preprocessing.problems import PreprocessError, Problem
 from preprocessing.process_video import record_of
 from preprocessing.questions import attach
 from preprocessing.score_frames import scores_of, wanted
-from preprocessing.staged import Staged, write_boxes_of
+from preprocessing.staged import Staged, refuse_changed_boxes, write_boxes_of
 
 
 class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -68,14 +68,16 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if self._staged is None:
             if self._data is None:
                 raise PreprocessError(f"give data=..., the folder of {self.name}, to write its records")
-            out = Path(self._data_dir_root)
+            out = Path(self._data_dir_root) / f"{self.name}_preprocessing"  # beside the records of other datasets
             options = dataclasses.replace(self._options or Options(), dataset=self.name)
             dataset = open_checked(Path(self._data), out, options)
             model = wanted(dataset.options)
-            self._staged = stage(dataset, dataset.read(), out, progress=False, pipeline=self._pipeline)
-            write_boxes_of(self._staged, out, dataset.options)
-            if model:
-                score(self._staged, model, progress=False)
+            refuse_changed_boxes(out, dataset.options)
+            with alone(out):
+                self._staged = stage(dataset, dataset.read(), out, progress=False, pipeline=self._pipeline)
+                write_boxes_of(self._staged, out, dataset.options)
+                if model:
+                    score(self._staged, model, progress=False)
             self.problems += [*self._staged.problems, *self._staged.misplaced.values()]
         self.stored.update(frames=0, bytes=0, frames_asked=0, bytes_asked=0)
         return {split: self._generate_examples(split, paths) for split, paths in self._staged.splits.items()}

@@ -166,9 +166,10 @@ def _moment(image: dict, videos: dict, rate: float | None) -> tuple[float | None
     seconds, index = _number(image.get("time")), _number(image.get("frame_index", image.get("frame_id")))
     if seconds is not None:
         return seconds, None, None
+    fps = _number(videos[image["video_id"]].get("fps")) if _has_video(image, videos) else None
+    rate = rate or (fps if fps and 0 < fps < math.inf else None)
     if index is not None:
-        fps = _number(videos[image["video_id"]].get("fps")) if _has_video(image, videos) else None
-        return None, index, rate or (fps if fps and 0 < fps < math.inf else None)
+        return None, index, rate
     number = NUMBER.search(_file_name(image).stem)
     return None, float(number[0]) - 1 if number else None, rate or float(IMAGES_PER_SECOND)
 

@@ -27,6 +27,7 @@ class Sampled:
     width: int  # pixels of the pictures that boxes are wanted for
     height: int
     native_fps: float  # frames a second of the video itself
+    drift: float = 0.0  # seconds by which a frame lies off this rate, at most
 
     @property
     def times(self) -> Float64[np.ndarray, " pictures"]:
@@ -104,7 +105,16 @@ class ImportedClip:
         return [[number(row) for row in picture] for picture in chosen]
 
     def _problem(self, sampled: Sampled, seconds: np.ndarray, inside: np.ndarray) -> str | None:
-        return _misplaced(len(inside), int((seconds * sampled.fps > sampled.pictures).sum()), int((~inside).sum()))
+        late, outside = int((seconds * sampled.fps > sampled.pictures).sum()), int((~inside).sum())
+        if told := _misplaced(len(inside), late, outside):
+            return told
+        by_its_rate = np.isnan(self.seconds) & np.isnan(self.rate) & (self.counted_by == "native_fps")
+        if by_its_rate.any() and sampled.drift > 1 / sampled.fps / 2:
+            return (
+                f"has {len(inside):,} imported boxes by the number of their frame, but its frames lie up to "
+                f"{sampled.drift:.1f} s off a steady rate, by which they were placed"
+            )
+        return None
 
 
 def _misplaced(count: int, late: int, outside: int) -> str | None:

@@ -14,6 +14,8 @@ from clips import BRIGHT_SQUARE, make_clip, nobody, walking_square
 
 from mmdiff.data import records
 from preprocessing.build import Options, preprocess
+from preprocessing.import_boxes import Sampled
+from preprocessing.imports.on_pictures import ImportedClip
 from preprocessing.problems import PreprocessError
 
 QUICK = Options(detector=BRIGHT_SQUARE, workers=0, windows="tiles", validation_share=0.0)
@@ -93,7 +95,7 @@ def moved(table: pa.Table) -> pa.Table:
     return table.set_column(table.schema.get_field_index("label"), "label", pa.array(["Ann"] * len(table)))
 
 
-def test_corrected_boxes_are_built_from(films, detected, tmp_path):
+def test_corrected_boxes_are_built_from(films, detected, whole, tmp_path):
     out, _ = detected
     pq.write_table(moved(pq.read_table(out / "boxes.parquet")), tmp_path / "mine.parquet")
     summary = run(films, out, stage="build", boxes=tmp_path / "mine.parquet")
@@ -102,8 +104,9 @@ def test_corrected_boxes_are_built_from(films, detected, tmp_path):
     assert set(walks.boxes.label) == {"Ann"}
     np.testing.assert_allclose(walks.boxes.box[:, 0] * 90, 40, atol=2)
     assert set(pq.read_table(out / "boxes.parquet")["label"].to_pylist()) == {"Ann"}  # the records' boxes
-    with pytest.raises(PreprocessError, match="its boxes were imported and no file of boxes is given now"):
-        run(films, out)
+    assert run(films, out, stage="build", boxes=tmp_path / "mine.parquet").already_done
+    assert run(films, out).sources == {"detected": 18}  # and back to what was found
+    assert (out / "boxes.parquet").read_bytes() == (whole[0] / "boxes.parquet").read_bytes()
 
 
 def test_a_table_that_was_changed_in_its_place_is_not_lost(films, detected):
@@ -112,8 +115,39 @@ def test_a_table_that_was_changed_in_its_place_is_not_lost(films, detected):
     with pytest.raises(PreprocessError, match="was changed after it was written.*--boxes"):
         run(films, out)
     assert set(pq.read_table(out / "boxes.parquet")["label"].to_pylist()) == {"Ann"}
+    edited = (out / "boxes.parquet").read_bytes()
     run(films, out, boxes=out / "boxes.parquet")
+    assert (out / "boxes.parquet").read_bytes() == edited and run(films, out, boxes=out / "boxes.parquet").already_done
     assert set(read(out)[1].boxes.label) | set(read(out)[0].boxes.label) == {"Ann"}
+
+
+def test_coco_that_was_changed_in_its_place_is_not_lost(films, tmp_path):
+    out, coco = tmp_path / "out", tmp_path / "out" / "boxes.coco.json"
+    run(films, out, stage="detect", coco=True)
+    edited = json.loads(coco.read_text())
+    del edited["annotations"][0]
+    coco.write_text(json.dumps(edited))
+    with pytest.raises(PreprocessError, match="boxes.coco.json was changed after it was written"):
+        run(films, out)
+    summary = run(films, out, stage="build", boxes=coco)
+    assert summary.sources == {"detected": 17} and json.loads(coco.read_text()) == edited
+
+
+def test_the_rate_of_an_imported_file_may_be_told_after_detection(films, detected, tmp_path):
+    mot = tmp_path / "walks.txt"
+    mot.write_text("3,1,10,30,24,24,1\n")
+    boxes_at = {}
+    for rate in (3.0, 1.0):
+        run(films, detected[0], stage="build", boxes=mot, import_fps=rate)
+        boxes_at[rate] = pq.read_table(detected[0] / "boxes.parquet")["time"].to_pylist()
+    assert boxes_at[3.0] == pytest.approx([2 / 3]) and boxes_at[1.0] == pytest.approx([2.0])
+
+
+def test_numbers_of_frames_are_doubted_where_the_video_keeps_no_steady_rate():
+    mot = ImportedClip(*(np.array([np.nan]), np.array([30.0]), np.array([np.nan])), np.array([[0.0, 0, 9, 9]]),
+        np.full((1, 2), np.nan), ["person"], ["body"], np.ones(1), ["imported"], np.zeros(1, np.int64))  # fmt: skip
+    steady, uneven = (mot.on(Sampled("a.mp4", 3.0, 12, 160, 90, 10.0, drift)).problem for drift in (0.05, 0.4))
+    assert steady is None and "up to 0.4 s off a steady rate" in uneven
 
 
 def test_a_finished_folder_whose_table_was_changed_is_not_called_done(films, whole, tmp_path):

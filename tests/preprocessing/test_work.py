@@ -65,8 +65,8 @@ def test_a_read_error_that_stays_is_told_with_the_tries_and_looked_at_again_by_t
     tries = failing(PASSING)
     assert run(films, tmp_path / "out", retries=1).videos == 1 and len(tries) == 2
     assert problems_of(tmp_path / "out")["b.mp4"]["problem"] == "cannot be read further, 2 times"
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["to_try_again"] == 1
     failing(PASSING, times=0)
-    (tmp_path / "out" / "summary.json").unlink()
     summary = run(films, tmp_path / "out")
     assert (summary.videos, summary.detected, summary.problems) == (2, 1, 0)
     assert not list((tmp_path / "out" / "staging").glob("*" + staging.FAILED))
@@ -75,12 +75,32 @@ def test_a_read_error_that_stays_is_told_with_the_tries_and_looked_at_again_by_t
 def test_what_is_wrong_with_a_file_is_tried_once_and_kept_until_the_file_changes(films, tmp_path):
     (films / "b.mp4").write_text("not a video")
     assert run(films, tmp_path / "out").detected == 2
+    assert run(films, tmp_path / "out").already_done
     (tmp_path / "out" / "summary.json").unlink()
     summary = run(films, tmp_path / "out")
     assert (summary.detected, summary.videos, summary.problems) == (0, 1, 1)
     make_clip(films / "b.mp4", walking_square(1))
     summary = run(films, tmp_path / "out")
     assert (summary.detected, summary.videos, summary.problems) == (1, 2, 0)
+
+
+def test_a_build_does_not_believe_what_was_wrong_with_another_file(films, tmp_path):
+    whole = (films / "b.mp4").read_bytes()
+    (films / "b.mp4").write_bytes(whole[:300])
+    assert run(films, tmp_path / "out", stage="detect").problems == 1
+    (films / "b.mp4").write_bytes(whole)
+    with pytest.raises(PreprocessError, match="1 of 2 videos have not been looked at"):
+        run(films, tmp_path / "out", stage="build")
+
+
+def test_a_detector_of_ones_own_that_was_changed_is_another(films, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    program = tmp_path / "my_detector.py"
+    program.write_text("class Mine:\n    def boxes(self, frames):\n        return [[] for _ in frames]\n")
+    run(films, tmp_path / "out", detector="my_detector:Mine")
+    program.write_text(program.read_text() + "# better\n")
+    with pytest.raises(PreprocessError, match="weights was .* and is now"):
+        run(films, tmp_path / "out", detector="my_detector:Mine")
 
 
 def test_a_full_disk_ends_the_run_in_a_sentence_and_keeps_what_is_done(films, tmp_path, monkeypatch):
