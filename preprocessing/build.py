@@ -129,7 +129,6 @@ def _preprocess(
     options = dataset.options
     try:
         (out / SUMMARY).unlink(missing_ok=True)  # first: from here on nothing is finished
-        shutil.rmtree(out / dataset.name, ignore_errors=True)  # made from `staging`, which stays
         _write_json(out / MANIFEST, manifest)
     except OSError as error:
         raise PreprocessError(f"{out} cannot be written ({error}); give another folder for the records") from None
@@ -140,6 +139,7 @@ def _preprocess(
     except Unusable as error:
         _write_problems(out, error.problems)
         raise PreprocessError(f"{error}; all of them are in {out / PROBLEMS}") from None
+    shutil.rmtree(out / dataset.name, ignore_errors=True)  # of other boxes; made from `staging`, which stays
     with _timed(taken, "boxes"):
         counted = write_boxes_of(staged, out, options)
     builder = None

@@ -82,6 +82,16 @@ def test_building_before_detecting_says_what_to_do(films, tmp_path):
         run(films, tmp_path / "out", stage="build")
 
 
+def test_a_build_that_is_refused_leaves_the_records_that_are_there(films, whole, tmp_path):
+    out, more = shutil.copytree(whole[0], tmp_path / "out"), shutil.copytree(films, tmp_path / "films")
+    manifest = json.loads((out / "preprocess.json").read_text())
+    (out / "preprocess.json").write_text(json.dumps(manifest | {"videos": str(more)}))
+    make_clip(more / "new.mp4", nobody(1))
+    with pytest.raises(PreprocessError, match="of 3 videos have not been looked at"):
+        run(more, out, stage="build")
+    assert contents(out) == contents(whole[0])
+
+
 def test_building_after_another_detection_is_refused(films, detected):
     with pytest.raises(PreprocessError, match="threshold was None and is now 0.5"):
         run(films, detected[0], stage="build", threshold=0.5)
