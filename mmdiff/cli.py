@@ -93,6 +93,8 @@ def _dataset(options: argparse.Namespace):
         **({} if options.workers is None else {"workers": options.workers}),
         questions=options.questions,
     )
+    if not options.what:
+        raise UserError("the folder of videos has an empty name; give it, or . for the current folder")
     if options.data:
         chosen.dataset = options.what
         return options.data, chosen

@@ -83,7 +83,7 @@ class Summary:
                 f"{split} {share['kept']} of {share['annotated']}" for split, share in self.coverage.items()
             )
             lines.append(f"questions kept: {kept}")
-        if self.stored.get("bytes_asked"):
+        if self.stored.get("bytes_asked", 0) > self.stored.get("bytes", 0):
             times, size = self.stored["bytes_asked"] / self.stored["bytes"], self.stored["bytes"] / 1e6
             lines.append(
                 f"frames: {self.stored['frames']} stored once, {size:.1f} MB; a copy for each question would be "
@@ -402,7 +402,7 @@ def _already_done(out: Path, manifest: dict, options: Options) -> Summary | None
     if differing:
         raise PreprocessError(
             f"{out} holds records, or the start of them, that were made otherwise: {'; '.join(differing)}. "
-            f"Give another folder, or remove {out} to make them anew"
+            "Give the same options as before, or another folder"
         )
     if not manifest["questions"] and "given" in before["questions"]:
         manifest = manifest | {"questions": before["questions"]}  # Who names no file leaves the one given before.
@@ -428,9 +428,12 @@ def _write_dataset(out: Path, staged: Staged, progress: bool):
     ) as bar:
         try:
             return write(out, staged, on_clip=bar.update)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # ArrayRecord's writer tells of a full disk by a RuntimeError.
+            shutil.rmtree(out / staged.dataset.name, ignore_errors=True)
+            told = " ".join(str(error).split())
             raise PreprocessError(
-                f"the records cannot be written to {out} ({error}); start again after that"
+                f"the records cannot be written to {out} ({textwrap.shorten(told, 200, placeholder=' ...')}): free space "
+                "there if it is full, and start again; the videos that are done are kept"
             ) from error
 
 

@@ -79,7 +79,7 @@ def check_detector(name: str) -> None:
     """
     if name.startswith(IMPORT):
         path = Path(name.removeprefix(IMPORT))
-        if not path.exists():
+        if name == IMPORT or not path.exists():
             raise PreprocessError(f"detector {name!r}: there is no {path}; give a file or a folder of boxes")
     elif name.startswith(TRANSFORMERS):
         from preprocessing.detect_objects import find_model

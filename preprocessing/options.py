@@ -100,7 +100,7 @@ class Options:
     def check(self) -> None:
         """Raises PreprocessError where a value cannot be."""
         for name, holds, wanted in (
-            ("fps", 0 < self.fps <= 1000, "more than 0 frames a second"),
+            ("fps", 0 < self.fps <= 1000, "more than 0 and at most 1000 frames a second"),
             ("segments_per_window", self.segments_per_window >= 1, "at least 1"),
             ("validation_share", 0 <= self.validation_share < 1, "from 0 to below 1"),
             ("jpeg_quality", 1 <= self.jpeg_quality <= 100, "from 1 to 100"),
@@ -110,7 +110,11 @@ class Options:
             ("smallest_face", self.smallest_face >= 1, "at least 1 pixel"),
             ("batch", self.batch >= 1, "at least 1 picture"),
             ("longest_gap", 0 <= self.longest_gap <= 60, "from 0 to 60 seconds"),
-            ("import_fps", self.import_fps is None or 0 < self.import_fps <= 1000, "more than 0 pictures a second"),
+            (
+                "import_fps",
+                self.import_fps is None or 0 < self.import_fps <= 1000,
+                "more than 0 and at most 1000 pictures a second",
+            ),
             ("retries", self.retries >= 0, "0 or more"),
             ("patience", self.patience > 0, "more than 0 seconds"),
             ("clip_anchors", self.clip_anchors and all(self.clip_anchors), "one word or more, none of them empty"),

@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from preprocessing import staging
@@ -117,14 +118,15 @@ def process_all(
     if options.stage == "build" and missing:
         raise PreprocessError(
             f"{len(missing)} of {len(names)} videos have not been looked at as the options say ({missing[0]} ...): "
-            "run `mmdiff preprocess` with the same options and `--stage detect` first"
+            "run `mmdiff preprocess` with the same options and `--stage detect` first, or give boxes made elsewhere as "
+            "`--detector import:FILE`"
         )
     for name in missing:
         staged[name].unlink(missing_ok=True)
         staging.failed_path(staged[name]).unlink(missing_ok=True)
     jobs = ((clip_of(name), staged[name]) for name in missing)
     counters = SharedCounters() if pipeline is None else StagedFiles(folder)
-    with progress.over(len(names), len(names) - len(missing), lambda: counters.done):
+    with progress.over(len(names), len(names) - len(missing), lambda: counters.done) if missing else nullcontext():
         if not missing:
             pass
         elif pipeline is not None:

@@ -5,6 +5,7 @@ Every machine must see the videos, and the folder of the records, under the same
 
 import contextlib
 import io
+import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,8 @@ from preprocessing.options import Options
 from preprocessing.problems import PreprocessError
 from preprocessing.work import Counters, Worker
 
+logging.getLogger("apache_beam").setLevel(logging.ERROR)  # It tells of everything it tries.
+QUIET = "--default_sdk_harness_log_level=ERROR"
 LOOK_EVERY = 5.0  # seconds
 MOST_TOLD = 500  # characters of an error
 
@@ -28,7 +31,7 @@ def parse(words: Sequence[str]) -> PipelineOptions:
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            options = PipelineOptions(list(words))
+            options = PipelineOptions([QUIET, *words])
             every = options.get_all_options(drop_default=True, retain_unknown_options=True)
     except SystemExit:  # Beam's parser ends the program.
         told = said.getvalue().strip().rpartition("\n")[2].removeprefix("-: ")

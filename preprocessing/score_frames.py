@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Float32
 from tqdm import tqdm
 
-from mmdiff.data.video_examples import decode_frame
 from preprocessing import staging
 from preprocessing.anchor_similarity import PROMPT, AnchorSimilarity, digest_of_model, find_model
 from preprocessing.options import Options
@@ -94,6 +93,8 @@ def scores_of(clip: Path) -> Path:
 
 def _scores(record: dict, model: AnchorSimilarity) -> Float32[np.ndarray, "_ 18 32"]:
     """Of the frames of a staged record; only one batch of them is decoded at a time."""
+    from mmdiff.data.video_examples import decode_frame  # brings JAX, which takes Ctrl-C amiss while it is read
+
     frames = record["frames"]
     return np.concatenate(
         [

@@ -19,6 +19,7 @@ from preprocessing.subtitles import subtitle_file
 
 FILE_NAME = "questions.jsonl"  # where questions are looked for, in the folder of the videos
 ADVICE = 'a line is {"video": file name, "question": text, "answers": [texts], "label": index, "start": s, "end": s}'
+MANIFEST, VIEWED = "preprocess.json", ".boxes.mp4"  # what a run leaves in its folder; how films with boxes end
 EVERY = ""  # the split of a question before it is known which videos can be read
 
 
@@ -80,12 +81,14 @@ class VideoFolder(Dataset):
         found, self._unnamed = {}, []
         for root, folders, names in os.walk(self.data):
             folders[:] = [name for name in folders if name[0] != "." and not self._is_out(Path(root) / name)]
+            if (Path(root) / MANIFEST).is_file() and Path(root) != self.data:
+                folders[:] = []  # What another run made of these videos is none of them.
             for folder in filter(os.path.islink, (Path(root, name) for name in folders)):  # may lead in a circle
                 told, advice = "is a link to a folder, which is not followed", "give that folder itself"
                 self._unnamed.append(Problem(folder.relative_to(self.data).as_posix(), "names", told, advice))
             for file in names:
                 path = Path(root, file)
-                if file[0] == "." or path.suffix.lower() not in self.options.extensions:
+                if file[0] == "." or path.suffix.lower() not in self.options.extensions or file.endswith(VIEWED):
                     continue
                 name = path.relative_to(self.data).as_posix()
                 readable = os.fsencode(name).decode(errors="replace")

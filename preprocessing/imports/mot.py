@@ -34,7 +34,7 @@ def mot_files(path: Path) -> list[MotFile]:
     if not path.is_dir():
         return [MotFile(path, path.stem, path.name)]
     found = []
-    for file in sorted(path.rglob("*.txt")):
+    for file in sorted(filter(Path.is_file, path.rglob("*.txt"))):
         within = file.relative_to(path)
         is_ground_truth = within.parts[-2:] == ("gt", "gt.txt") and len(within.parts) > 2
         video = within.parents[1] if is_ground_truth else within.with_suffix("")

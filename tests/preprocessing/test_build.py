@@ -210,7 +210,9 @@ def interrupted(processed, tmp_path):
 
 
 def test_an_interrupted_folder_of_other_options_or_videos_is_refused(folder, interrupted, tmp_path):
-    with pytest.raises(PreprocessError, match="fps was 3.0 and is now 2.0. Give another folder, or remove"):
+    with pytest.raises(
+        PreprocessError, match="fps was 3.0 and is now 2.0. Give the same options as before, or another folder"
+    ):
         run(folder, interrupted, fps=2.0)
     make_clip(tmp_path / "other.mp4", nobody(1))
     with pytest.raises(PreprocessError, match="the videos were .* and are now"):
@@ -394,10 +396,12 @@ def test_the_demo_holds_out_enough_of_its_clips():
 def test_a_summary_describes_itself_in_plain_lines(folder, processed):
     out, summary, _ = processed
     train, validation = (summary.records[split] for split in ("train", "validation"))
-    first, questions, frames, problems, *table, last = summary.describe().splitlines()
+    first, questions, problems, *table, last = summary.describe().splitlines()
     bodies = f"bodies: {summary.boxes['body']}, tracks: {summary.tracks}"
     assert first == f"videos: 4, records: {train} train and {validation} validation, faces: 0, {bodies}"
-    assert questions.startswith("questions kept: train ") and frames.startswith("frames: ")
+    assert questions.startswith("questions kept: train ")
+    shared = dataclasses.replace(summary, stored={"frames": 9, "bytes": 9, "frames_asked": 18, "bytes_asked": 18})
+    assert shared.describe().splitlines()[2].endswith("would be 18 (2.00 times the bytes)")
     assert problems == f"problems: 6, all of them in {out}/problems.jsonl"
     assert [cell.strip() for cell in table[0].strip("|").split("|")] == ["problems", "stage", "such as", "in"]
     assert len(table) == 2 + len(summary.kinds_of_problems)

@@ -118,6 +118,26 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_keeps_what_is_done(films, tm
     assert run(films, tmp_path / "out").detected == 1
 
 
+def test_a_disk_that_is_full_when_records_are_written_is_told_in_a_sentence(films, tmp_path, monkeypatch):
+    from preprocessing import write_records
+
+    def full(*rest, **named):
+        raise RuntimeError('Failed to finalize writing of split "train": write() failed: No space left on device')
+
+    monkeypatch.setattr(write_records, "write", full)
+    with pytest.raises(PreprocessError, match="records cannot be written to .*No space left on device.*start again"):
+        run(films, tmp_path / "out")
+    monkeypatch.undo()
+    assert run(films, tmp_path / "out").detected == 0
+
+
+def test_what_other_runs_made_of_the_videos_is_none_of_them(films, tmp_path):
+    run(films, films / "records")
+    make_clip(films / "a.mp4.boxes.mp4", walking_square(1))
+    make_clip(films / "records" / "look" / "c.mp4", walking_square(1))
+    assert run(films, tmp_path / "out").videos == 2
+
+
 def test_a_video_that_is_still_being_copied_is_not_kept(films, tmp_path, failing, monkeypatch):
     process = work.process
 
