@@ -112,6 +112,7 @@ def main() -> int:
     parser.add_argument("--limit", type=float, default=30.0, help="seconds for one file")
     parser.add_argument("--output", type=Path, help="where to write what came of each, as json")
     parser.add_argument("--keep", type=Path, help="a folder for the copies that were not dealt with")
+    parser.add_argument("--only-write", type=Path, help="write the copies to this folder, for `mmdiff preprocess`")
     arguments = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -120,6 +121,9 @@ def main() -> int:
             rng = np.random.default_rng([arguments.seed, number])
             path = paths[number % len(paths)]
             mutation, data = mutate(path.read_bytes(), paths[rng.integers(len(paths))].read_bytes(), rng)
+            if arguments.only_write:
+                write_whole(arguments.only_write / f"{number:04d}{path.suffix}", data)
+                continue
             copy = Path(folder) / f"{number:04d}{path.suffix}"
             copy.write_bytes(data)
             row = {"number": number, "video": path.name, "mutation": mutation, **outcome_of(copy, arguments.limit)}
@@ -130,6 +134,8 @@ def main() -> int:
                 if arguments.keep:
                     write_whole(arguments.keep / copy.name, data)
             copy.unlink()
+    if arguments.only_write:
+        return 0
     counts = collections.Counter(row["outcome"] for row in rows)
     bad = sum(count for outcome, count in counts.items() if outcome not in GOOD)
     summary = {
