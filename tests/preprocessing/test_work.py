@@ -157,9 +157,9 @@ def test_a_video_that_is_still_being_copied_is_not_kept(films, tmp_path, failing
 
 def test_a_video_that_does_not_end_is_given_up_and_the_others_are_not(films, tmp_path):
     make_clip(films / "endless.mp4", nobody(1))
-    summary = run(films, tmp_path / "out", detector="bright_square:Endless", workers=2, patience=6.0)
+    summary = run(films, tmp_path / "out", detector="bright_square:Endless", workers=2, patience=10.0)
     assert summary.videos == 2
-    assert "gave no further picture for 6 s" in problems_of(tmp_path / "out")["endless.mp4"]["problem"]
+    assert "gave no further picture for 10 s" in problems_of(tmp_path / "out")["endless.mp4"]["problem"]
 
 
 def test_a_file_without_rights_is_a_problem(films, tmp_path, monkeypatch, failing):
