@@ -19,7 +19,7 @@ from preprocessing import staging
 from preprocessing.clip import Clip
 from preprocessing.datasets import open_dataset
 from preprocessing.datasets.dataset import Dataset, Read
-from preprocessing.detect_people import HUMAN, check_detector, digest_of_weights
+from preprocessing.detect_people import HUMAN, check_detector, check_device, digest_of_weights
 from preprocessing.import_boxes import ImportedBoxes
 from preprocessing.options import TRANSFORMERS, Options
 from preprocessing.problems import PreprocessError, Problem
@@ -251,6 +251,8 @@ def open_checked(data: Path, out: Path, options: Options) -> Dataset:
     detector = _whole_path(dataset.options.detector)
     if detector != HUMAN:
         check_detector(detector)
+    if not options.beam:  # whose machines may have what this one has not
+        check_device(options.device)
     dataset.options = dataclasses.replace(dataset.options, detector=detector, weights=digest_of_weights(detector))
     return dataset
 

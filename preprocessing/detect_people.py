@@ -89,6 +89,19 @@ def check_detector(name: str) -> None:
         detector_class(name)
 
 
+def check_device(name: str) -> None:
+    """Raises PreprocessError where torch cannot compute there."""
+    if name == "cpu":
+        return
+    import torch
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        told = str(error).strip().splitlines()[0]
+        raise PreprocessError(f"--device {name} cannot be used on this machine ({told}); cpu can") from None
+
+
 def digest_of_weights(name: str) -> str:
     """Of the files that a detector loads, where they are the user's; "" where they come with a package.
 

@@ -193,6 +193,12 @@ def test_strict_and_json_on_the_command_line(films, tmp_path, capsys, monkeypatc
     )
 
 
+def test_a_device_that_is_not_there_is_refused_before_any_work(films, tmp_path):
+    with pytest.raises(PreprocessError, match="--device quda cannot be used on this machine .*; cpu can"):
+        run(films, tmp_path / "out", device="quda")
+    assert not (tmp_path / "out").exists()
+
+
 def test_links_are_not_followed_in_circles_nor_names_out_of_the_folder(films, tmp_path):
     (films / "deep").mkdir()
     make_clip(films / "deep" / "c.mp4", walking_square(1))
