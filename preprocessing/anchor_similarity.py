@@ -12,7 +12,6 @@ which feeds 512 pixels to a model of 224). So a 16:9 frame keeps its shape, and 
 squashed into CLIP's square it would be less than half as fine from side to side.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -21,9 +20,9 @@ from jaxtyping import Float32, UInt8
 
 from mmdiff.data.records import SIMILARITY_GRID
 from preprocessing.problems import PreprocessError
+from preprocessing.saved_models import CONFIG, WEIGHTS, find_folder, names_of_weights
 
 PROMPT = "a photo of a {}"  # CLIP's own for names of things (arXiv 2103.00020)
-CONFIG, WEIGHTS = "config.json", ("model.safetensors", "model-*-of-*.safetensors")
 TOKENIZER = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # either will do
 WANTED = (CONFIG, *WEIGHTS, "*.json", "merges.txt")  # of a model of the hub; never what would have to be unpickled
 PROJECTIONS = {"visual_projection.weight", "text_projection.weight"}  # CLIP's alone: its halves have neither
@@ -34,11 +33,8 @@ def find_model(name: str) -> Path:
 
     Only looks at its files. Raises PreprocessError where there is none, or where it is no CLIP in safetensors.
     """
-    folder = _given(name)
-    if not folder.is_dir():
-        if folder.exists() or name.count("/") != 1 or name.startswith((".", "~", "/")):
-            raise PreprocessError(f"clip: {name} is no folder; give one that holds a CLIP model, or a hub id")
-        folder = _fetch(name)
+    refusal = f"clip: {name} is no folder; give one that holds a CLIP model, or a hub id"
+    folder = find_folder(name, WANTED, f"clip: {name}", refusal)
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         kind = config["model_type"]
@@ -48,58 +44,11 @@ def find_model(name: str) -> Path:
         raise PreprocessError(f"clip: {name} is a model of type {kind!r} and must be one of type 'clip'")
     if not any(all((folder / file).is_file() for file in files) for files in TOKENIZER):
         raise PreprocessError(f"clip: {name} holds no tokenizer, neither tokenizer.json nor vocab.json and merges.txt")
-    held = _names_of_weights(name, folder)
+    advice = "save it as safetensors first"
+    held = names_of_weights(folder, f"clip: {name}", advice, lambda file: f"clip: {file} of {name}")
     if lacking := PROJECTIONS - held:
         raise PreprocessError(f"clip: the weights of {name} lack {', '.join(sorted(lacking))}: half a CLIP does not do")
     return folder
-
-
-def _given(name: str) -> Path:
-    try:
-        return Path(name).expanduser()
-    except RuntimeError:  # of a user that there is not
-        return Path(name)
-
-
-def _fetch(name: str) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(name, allow_patterns=list(WANTED)))
-    except Exception as error:  # of the network, of the hub, of its cache: many kinds that share no base
-        told = str(error).strip().splitlines() or [type(error).__name__]
-        raise PreprocessError(f"clip: {name} is no folder, and the hub does not give it: {told[0]}") from error
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    return sorted(path for pattern in WEIGHTS for path in folder.glob(pattern))
-
-
-def _names_of_weights(name: str, folder: Path) -> set[str]:
-    import safetensors
-
-    files, held = _weight_files(folder), set()
-    if not files:
-        raise PreprocessError(
-            f"clip: {name} holds no model.safetensors, and other formats, which can hide programs, are not read; "
-            "save it as safetensors first"
-        )
-    for path in files:
-        try:
-            with safetensors.safe_open(path, framework="numpy") as file:
-                held |= set(file.keys())
-        except (OSError, safetensors.SafetensorError) as error:
-            raise PreprocessError(f"clip: {path.name} of {name} cannot be read ({error}); copy it again") from None
-    return held
-
-
-def digest_of_model(folder: Path) -> str:
-    """A name for all that decides what a model says: its weights, its settings, its vocabulary."""
-    found = hashlib.sha256()
-    for path in sorted({*_weight_files(folder), *folder.glob("*.json"), *folder.glob("merges.txt")}):
-        with path.open("rb") as file:
-            found.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()} ".encode())
-    return found.hexdigest()[:16]
 
 
 class AnchorSimilarity:

@@ -21,7 +21,7 @@ from preprocessing.datasets import open_dataset
 from preprocessing.datasets.dataset import Dataset, Read
 from preprocessing.detect_people import HUMAN, check_detector, check_device, digest_of_weights
 from preprocessing.import_boxes import ImportedBoxes
-from preprocessing.options import TRANSFORMERS, Options
+from preprocessing.options import MANIFEST, TRANSFORMERS, Options
 from preprocessing.problems import PreprocessError, Problem
 from preprocessing.process_all import process_all
 from preprocessing.progress import Progress
@@ -36,7 +36,7 @@ from preprocessing.staged import (
     write_boxes_of,
 )
 
-MANIFEST, SUMMARY, PROBLEMS, STAGING = "preprocess.json", "summary.json", "problems.jsonl", "staging"
+SUMMARY, PROBLEMS, STAGING = "summary.json", "problems.jsonl", "staging"
 LOCK = ".lock"  # held by the run that is at work
 LAYOUT = 3  # Raise it when the same staged clips give other records, or another description of them.
 KINDS_SHOWN, MOST_TOLD = 8, 80  # of problems, and of the characters of each

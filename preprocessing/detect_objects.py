@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,13 @@ from jaxtyping import UInt8
 from preprocessing.detect_people import TRANSFORMERS, LabelledBox
 from preprocessing.options import Options
 from preprocessing.problems import PreprocessError
+from preprocessing.saved_models import CONFIG, WEIGHTS, find_folder, names_of_weights
 
 CONFIDENCE = 0.5  # Where the models' own examples begin to draw a box.
 FLOOR = 0.1  # ByteTrack's: what lies between the two may carry a track on (arXiv 2110.06864, section 3)
 PEOPLE = ("person", "people", "pedestrian", "human")  # as COCO, Objects365, Open Images, CrowdHuman have it
 FACES = ("face", "human face")
-CONFIG, PROCESSOR = "config.json", ("preprocessor_config.json", "processor_config.json")
-WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors")
+PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 WANTED = ("*.json", *WEIGHTS)  # of a model of the hub; never what would have to be unpickled
 
 
@@ -95,13 +94,8 @@ def find_model(name: str) -> Path:
     Only looks at its files. Raises PreprocessError where it is no object detector in safetensors.
     """
     detector = f"detector {TRANSFORMERS}{name}"
-    folder = Path(os.path.expanduser(name))  # What follows a colon the shell leaves as it is.
-    if not folder.is_dir():
-        if folder.exists() or name.count("/") != 1 or name.startswith((".", "~", "/")):
-            raise PreprocessError(
-                f"{detector}: {name!r} is no folder; give one that holds a model, or an id of the hub"
-            )
-        folder = _fetch(name)
+    refusal = f"{detector}: {name!r} is no folder; give one that holds a model, or an id of the hub"
+    folder = find_folder(name, WANTED, f"{detector}: it", refusal)
     try:
         kinds = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("architectures") or []
     except (OSError, ValueError, AttributeError):
@@ -110,34 +104,8 @@ def find_model(name: str) -> Path:
         raise PreprocessError(f"{detector}: it is a {kinds[0]}, which detects no objects; give a model that does")
     if not any((folder / file).is_file() for file in PROCESSOR):
         raise PreprocessError(f"{detector}: it holds no {PROCESSOR[0]}; save its image processor beside it")
-    _check_weights(detector, folder)
+    advice = (
+        "where you trust it, AutoModelForObjectDetection.from_pretrained(FOLDER).save_pretrained(FOLDER) converts it"
+    )
+    names_of_weights(folder, f"{detector}: it", advice, lambda file: f"{detector}: its {file}")
     return folder
-
-
-def _fetch(name: str) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(name, allow_patterns=list(WANTED)))
-    except Exception as error:  # of the network, of the hub, of its cache: many kinds that share no base
-        told = str(error).strip().splitlines() or [type(error).__name__]
-        raise PreprocessError(
-            f"detector {TRANSFORMERS}{name}: it is no folder, and the hub does not give it: {told[0]}"
-        ) from error
-
-
-def _check_weights(detector: str, folder: Path) -> None:
-    import safetensors
-
-    files = [path for pattern in WEIGHTS for path in sorted(folder.glob(pattern))]
-    if not files:
-        raise PreprocessError(
-            f"{detector}: it holds no {WEIGHTS[0]}, and other formats, which can hide programs, are not read; where you "
-            "trust it, AutoModelForObjectDetection.from_pretrained(FOLDER).save_pretrained(FOLDER) converts it"
-        )
-    for path in files:
-        try:
-            with safetensors.safe_open(path, framework="numpy"):
-                pass
-        except (OSError, safetensors.SafetensorError) as error:
-            raise PreprocessError(f"{detector}: its {path.name} cannot be read ({error}); copy it again") from None

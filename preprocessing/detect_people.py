@@ -112,8 +112,8 @@ def digest_of_weights(name: str) -> str:
     if not name.startswith(TRANSFORMERS):  # Of a class of the user's, at least its own file is known.
         program = Path(inspect.getsourcefile(detector_class(name)) or "")
         return hashlib.sha256(program.read_bytes()).hexdigest()[:16] if program.is_file() else ""
-    from preprocessing.anchor_similarity import digest_of_model
     from preprocessing.detect_objects import find_model
+    from preprocessing.saved_models import digest_of_model
 
     return digest_of_model(find_model(name.removeprefix(TRANSFORMERS)))
 

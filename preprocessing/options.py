@@ -37,6 +37,7 @@ IRRELEVANT = (
     "clip",
     "clip_anchors",
 )
+MANIFEST = "preprocess.json"  # in the folder of a run: these choices, and what else it was made from
 IMPORT = "import:"  # begins the name of a detector that is a file of boxes
 TRANSFORMERS = "transformers:"  # begins that of a model of transformers: its folder or its id in the hub follows
 STAGES = ("all", "detect", "build")
@@ -58,6 +59,11 @@ VIDEO_EXTENSIONS = (
     ".webm",
     ".wmv",
 )
+
+
+def usable_cores() -> int:
+    """Those that this process may use, which in a container or a share of a cluster may not be all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclasses.dataclass
@@ -82,7 +88,7 @@ class Options:
     segments_per_window: int = 7  # what the model sees at once
     validation_share: float = 0.25  # of the videos, in a dataset without splits of its own
     jpeg_quality: int = 95
-    workers: int = dataclasses.field(default_factory=lambda: usable_cores())  # 0: in this process
+    workers: int = dataclasses.field(default_factory=usable_cores)  # 0: in this process
     stage: str = STAGES[0]  # "detect": boxes but no records; "build": records of what was detected before
     coco: bool = False  # write the boxes as COCO json too
     beam: tuple[str, ...] = ()  # options of an Apache Beam pipeline, which then takes the place of `workers`
@@ -143,11 +149,6 @@ class Options:
         """The choices that decide what one clip gives."""
         values = self.of_dataset()
         return {name: values[name] for name in IN_STAGED}
-
-
-def usable_cores() -> int:
-    """Those that this process may use, which in a container or a share of a cluster may not be all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _kind(detector: str) -> str:

@@ -11,7 +11,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 from preprocessing import staging
@@ -126,16 +125,15 @@ def process_all(
         staging.failed_path(staged[name]).unlink(missing_ok=True)
     jobs = ((clip_of(name), staged[name]) for name in missing)
     counters = SharedCounters() if pipeline is None else StagedFiles(folder)
-    with progress.over(len(names), len(names) - len(missing), lambda: counters.done) if missing else nullcontext():
-        if not missing:
-            pass
-        elif pipeline is not None:
-            from preprocessing.run_on_beam import run_on_beam
+    if missing:
+        with progress.over(len(names), len(names) - len(missing), lambda: counters.done):
+            if pipeline is None:
+                _run(jobs, options, counters, progress.show)
+            else:
+                from preprocessing.run_on_beam import run_on_beam
 
-            run_on_beam(jobs, options, pipeline, progress.show)
-            _refuse_nothing(missing, staged)
-        else:
-            _run(jobs, options, counters, progress.show)
+                run_on_beam(jobs, options, pipeline, progress.show)
+                _refuse_nothing(missing, staged)
     results, failures = {}, []
     for name in names:
         short = staging.load_short(staged[name])

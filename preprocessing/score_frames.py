@@ -15,8 +15,9 @@ from jaxtyping import Float32
 from tqdm import tqdm
 
 from preprocessing import staging
-from preprocessing.anchor_similarity import PROMPT, AnchorSimilarity, digest_of_model, find_model
+from preprocessing.anchor_similarity import PROMPT, AnchorSimilarity, find_model
 from preprocessing.options import Options
+from preprocessing.saved_models import digest_of_model
 
 FORMAT = 1  # Raise it when the same model, anchors and frames give other numbers than before.
 FRAMES_AT_ONCE = 16

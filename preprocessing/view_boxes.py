@@ -23,11 +23,12 @@ from preprocessing.datasets import open_dataset
 from preprocessing.detect_people import LabelledBox
 from preprocessing.draw_boxes import INK, MUTED, Tile, TrackedBox, clock, colour_of, contact_sheet, legend
 from preprocessing.film_boxes import Small, rate_of, sampled, small, write_film
-from preprocessing.options import VIDEO_EXTENSIONS, Options
+from preprocessing.options import MANIFEST, VIDEO_EXTENSIONS, Options
 from preprocessing.problems import PreprocessError, VideoError
 from preprocessing.shot_cuts import ShotCuts
+from preprocessing.staged import BOXES
 
-BOXES, MANIFEST, INDEX, LEGEND = "boxes.parquet", "preprocess.json", "index.html", "legend.png"
+INDEX, LEGEND = "index.html", "legend.png"
 COLUMNS = ("frame", "track", "label", "part", "score", "x0", "y0", "x1", "y1", "width", "height", "source")
 TILES = 24  # pictures of a contact sheet
 ROWS = 40  # tracks of a timeline

@@ -12,14 +12,14 @@ from mmdiff.data.records import BUILDER_NAME
 from preprocessing.annotations import Annotations
 from preprocessing.clip import Media
 from preprocessing.datasets.dataset import TRAIN, VALIDATION, Dataset, Row, json_lines
-from preprocessing.options import Options
+from preprocessing.options import MANIFEST, Options
 from preprocessing.problems import PreprocessError, Problem
 from preprocessing.questions import Asked, checked
 from preprocessing.subtitles import subtitle_file
 
 FILE_NAME = "questions.jsonl"  # where questions are looked for, in the folder of the videos
 ADVICE = 'a line is {"video": file name, "question": text, "answers": [texts], "label": index, "start": s, "end": s}'
-MANIFEST, VIEWED = "preprocess.json", ".boxes.mp4"  # what a run leaves in its folder; how films with boxes end
+VIEWED = ".boxes.mp4"  # ends the name of a film of `mmdiff view boxes`
 EVERY = ""  # the split of a question before it is known which videos can be read
 
 

@@ -12,8 +12,9 @@ import torch
 import transformers
 
 from mmdiff.data.records import SIMILARITY_GRID
-from preprocessing.anchor_similarity import PROMPT, AnchorSimilarity, digest_of_model, find_model
+from preprocessing.anchor_similarity import PROMPT, AnchorSimilarity, find_model
 from preprocessing.problems import PreprocessError
+from preprocessing.saved_models import digest_of_model
 
 # Two orders of the same float32 sums, of at most 128 terms a layer and three layers deep: some hundred roundings.
 ROUNDING = 200 * np.finfo(np.float32).eps
