@@ -66,6 +66,10 @@ class _Line(NamedTuple):
     number: int
     text: str
 
+    @property
+    def shown(self) -> str:
+        return repr(self.text.strip()[:60])
+
     def wrong(self, what: str) -> CorpusError:
         return CorpusError(f"{self.path}, line {self.number}: {what}")
 
@@ -215,7 +219,7 @@ def _json_text(line: _Line) -> Text:
     try:
         found = json.loads(line.text)
     except (ValueError, RecursionError) as error:
-        raise line.wrong(f"{line.text.strip()[:60]!r} is not JSON ({error}): each line must be an object") from None
+        raise line.wrong(f"{line.shown} is not JSON ({error}): each line must be an object") from None
     text = found.get("text") if isinstance(found, dict) else None
     if not isinstance(text, str):
         raise line.wrong('it has no "text": each line must be {"text": "...", "label": "..."}')
@@ -255,10 +259,11 @@ def _is_conll(path: Path, filled: list[_Line]) -> bool:
     return 2 * max(tagged.values(), default=0) > len(columns)
 
 
-def _columns(text: str) -> list[str]:
+@functools.lru_cache(maxsize=1 << 16)  # A corpus has most of its words many times.
+def _columns(text: str) -> tuple[str, ...]:
     # Not `split()`, which also splits at spaces that words of texts from the web hold, such as U+00A0.
     between = "\t" if "\t" in text.strip() else " "
-    return [column for part in text.split(between) if (column := part.strip(" \t"))]
+    return tuple(column for part in text.split(between) if (column := part.strip(" \t")))
 
 
 def _conll_texts(lines: list[_Line]) -> Iterator[Text]:
@@ -272,12 +277,11 @@ def _conll_texts(lines: list[_Line]) -> Iterator[Text]:
             words, tags = [], []
             continue
         found = _columns(line.text)
-        shown = repr(line.text.strip()[:60])
         if len(found) < 2:
-            raise line.wrong(f"{shown} is one column: each word needs a line with the word first and its tag last")
+            raise line.wrong(f"{line.shown} is one column: each word needs a line with the word first and its tag last")
         wanted = wanted or len(found)
         if len(found) != wanted:
-            raise line.wrong(f"{shown} has {len(found)} columns, and the lines before it have {wanted}")
+            raise line.wrong(f"{line.shown} has {len(found)} columns, and the lines before it have {wanted}")
         try:
             _mark_and_type(found[-1])
         except ValueError as error:

@@ -184,7 +184,6 @@ def test_a_plain_text_that_ends_like_a_tag_stays_plain(tmp_path):
     ("name", "labels", "texts", "entities"),
     [
         ("BC5CDR-chem-IOB", ("Chemical",), (4_560, 4_581, 4_797), (5_203, 5_347, 5_385)),
-        ("BC5CDR-disease-IOB", ("Disease",), (4_560, 4_581, 4_797), (4_182, 4_246, 4_424)),
         ("NCBI-disease-IOB", ("Disease",), (5_424, 923, 940), (5_134, 787, 960)),
         ("BC2GM-IOB", ("GENE",), (12_574, 2_519, 5_038), (15_197, 3_061, 6_325)),
         ("bc5cdr-scibert", ("Entity",), (3_942, 3_949, 4_139), (9_270, 9_455, 9_662)),
