@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -206,7 +207,7 @@ def _name_anchors(
             up = math.sin(angle) * (away + LINE / 2)
             box = (dot_x + right - half, dot_y + up - LINE / 2, dot_x + right + half, dot_y + up + LINE / 2)
             fits = box[0] > inside[0] and box[1] > inside[1] and box[2] < inside[2] and box[3] < inside[3]
-            if fits and not any(_overlap(box, other) for other in taken):
+            if fits and _is_free(box, taken):
                 taken.append(box)
                 arrow = {
                     "arrowstyle": "-",
@@ -224,8 +225,9 @@ def _name_anchors(
                 break
 
 
-def _overlap(box: tuple, other: tuple) -> bool:
-    return box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3]
+def _is_free(box: tuple, taken: list[tuple]) -> bool:
+    left, low, right, high = np.transpose(taken)
+    return not ((box[0] < right) & (left < box[2]) & (box[1] < high) & (low < box[3])).any()
 
 
 def _bars(panel: Axes, found: Sequence[FoundWord]) -> None:

@@ -58,14 +58,14 @@ def test_the_picture_and_its_numbers_are_written(corpus, capsys):
     assert [word["word"] for word in stored["found"]] == ["parser", "treebank", "collins", "the"]
     assert stored["rules"]["listed"] is True and stored["unigrams"] == "counts.txt" and stored["words"] == 12
     picture = Image.open(out / "anchors.png")
-    assert picture.width > 1500 and picture.height > 700
+    assert picture.width > 1.5 * picture.height > 200
 
 
 def test_more_words_than_have_room_for_their_names_make_a_picture_too():
-    counts = {f"word{i}": 30 + i % 7 for i in range(90)}
+    counts = {f"word{i}": 30 for i in range(40)}  # all in one place
     found = [FoundWord(word, count, 5, 10.0 + count) for word, count in counts.items()]
     picture = Image.open(io.BytesIO(anchors_plot(found, counts, dict.fromkeys(counts, 5) | {"the": 999}, 30, "many")))
-    assert picture.height > 3000
+    assert picture.height > 0.9 * picture.width  # a bar for each
     with pytest.raises(ValueError, match="no anchors"):
         anchors_plot([], counts, counts, 30, "none")
 

@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +19,16 @@ from mmdiff.reports.hidden_share import inside_boxes
 from mmdiff.reports.significance import paired_test
 
 
-@pytest.fixture(autouse=True)
-def few_resamples(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def few_resamples():
     """The number of resamples has tests of its own."""
-    monkeypatch.setattr(analysis, "paired_test", functools.partial(paired_test, resamples=99))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(analysis, "paired_test", functools.partial(paired_test, resamples=99))
+        yield
 
 
-@pytest.fixture
-def folders(tmp_path) -> Path:
+def write_folders(top: Path) -> Path:
     """Two runs and three probes of TVQA."""
-    top = tmp_path / "runs"
     for number, (strategy, where) in enumerate([("random", "body"), ("difference", "body")]):
         run = write_run(top / strategy, strategy, where, inside=0.2 + 0.3 * number)
         write_probe(
@@ -37,6 +36,18 @@ def folders(tmp_path) -> Path:
         )
     write_probe(top / "probe_initial", 0.45, None, rng=7)
     return top
+
+
+@pytest.fixture
+def folders(tmp_path) -> Path:
+    return write_folders(tmp_path / "runs")
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """Such folders, which no test changes, the folder of their report, and its texts."""
+    top = write_folders(tmp_path_factory.mktemp("reported") / "runs")
+    return top, top.parent / "out", written(top.parent / "out", top)
 
 
 def written(folder: Path, *runs: Path) -> dict[str, str]:
@@ -51,8 +62,9 @@ def row(markdown: str, *cells: str) -> str:
     return lines[0]
 
 
-def test_numbers_are_those_of_the_probes_beside_the_papers(folders, tmp_path):
-    markdown = written(tmp_path / "out", folders)[".md"]
+def test_numbers_are_those_of_the_probes_beside_the_papers(reported):
+    folders, _, texts = reported
+    markdown = texts[".md"]
     main = markdown.split("**TVQA**")[1].split("**TVQA: each")[0]
     for name, theirs in (("random", "73.75 ± 0.31"), ("difference", "81.73 ± 1.13"), ("initial", "—")):
         result = json.loads((folders / f"probe_{name}" / "probe.json").read_text())
@@ -66,13 +78,13 @@ def test_numbers_are_those_of_the_probes_beside_the_papers(folders, tmp_path):
     assert "2 to 4" in markdown and "0.001" in markdown
 
 
-def test_every_format_says_the_same(folders, tmp_path):
-    texts = written(tmp_path / "out", folders)
+def test_every_format_says_the_same(reported):
+    folders, out, texts = reported
     shown = {suffix: set(re.findall(r"\d+\.\d+", text)) for suffix, text in texts.items()}
     measured = {cell for cell in shown[".md"] if not cell.startswith("2305")}
     for cell in measured:
         assert cell in texts[".tex"] and cell in texts[".html"], cell
-    assert texts[".html"].count("data:image/png;base64,") == len(list((tmp_path / "out").glob("picture-*.png"))) == 2
+    assert texts[".html"].count("data:image/png;base64,") == len(list(out.glob("picture-*.png"))) == 2
     content = json.loads(texts[".json"])
     probe = json.loads((folders / "probe_random" / "probe.json").read_text())
     found = next(row for row in content["probes"] if row["name"] == "probe_random")
@@ -110,48 +122,59 @@ def test_an_unfinished_run_is_named_and_left_out(folders, tmp_path):
     assert "difference" not in hidden and row(hidden, "random", "17")
 
 
-@pytest.mark.parametrize(
-    "damage, why",
-    [
-        (lambda probe: (probe / "probe.json").write_text("{"), "probe.json cannot be read"),
-        (lambda probe: (probe / "probe.json").write_text("[]"), "holds no JSON object"),
-        (lambda probe: (probe / "probe.json").write_bytes(b"\xff\xfe"), "probe.json cannot be read"),
-        (lambda probe: change(probe, chance=None), "lacks 'chance'"),
-        (lambda probe: change(probe, questions="many"), "'questions' is 'many', which is no int"),
-        (lambda probe: change(probe, chance=20.0), "not a share from 0 to 1"),
-        (lambda probe: change(probe, accuracy={"joint": [float("nan")]}), "not a share from 0 to 1"),
-        (lambda probe: change(probe, accuracy={"joint": []}), "holds no joint accuracy"),
-        (lambda probe: change(probe, accuracy={"joint": [57.5]}), "not a share from 0 to 1"),
-        (lambda probe: change(probe, coverage={"validation": {"kept": 3}}), "lacks 'annotated'"),
-        (lambda probe: (probe / "probe.json").unlink(), "neither config.json nor probe.json: unfinished"),
-    ],
-)
-def test_a_broken_probe_costs_only_itself(folders, tmp_path, damage, why):
-    damage(folders / "probe_initial")
+def in_copies(folder: Path, damages: list[tuple]) -> dict[Path, tuple]:
+    """Copies of a folder in its place, one for each damage."""
+    copies = {shutil.copytree(folder, f"{folder}_{number}"): damage for number, damage in enumerate(damages)}
+    shutil.rmtree(folder)
+    return {Path(copy): damage for copy, damage in copies.items()}
+
+
+BROKEN_PROBES = [
+    (lambda probe: (probe / "probe.json").write_text("{"), "probe.json cannot be read"),
+    (lambda probe: (probe / "probe.json").write_text("[]"), "holds no JSON object"),
+    (lambda probe: (probe / "probe.json").write_bytes(b"\xff\xfe"), "probe.json cannot be read"),
+    (lambda probe: change(probe, chance=None), "lacks 'chance'"),
+    (lambda probe: change(probe, questions="many"), "'questions' is 'many', which is no int"),
+    (lambda probe: change(probe, chance=20.0), "not a share from 0 to 1"),
+    (lambda probe: change(probe, accuracy={"joint": [float("nan")]}), "not a share from 0 to 1"),
+    (lambda probe: change(probe, accuracy={"joint": []}), "holds no joint accuracy"),
+    (lambda probe: change(probe, accuracy={"joint": [57.5]}), "not a share from 0 to 1"),
+    (lambda probe: change(probe, coverage={"validation": {"kept": 3}}), "lacks 'annotated'"),
+    (lambda probe: (probe / "probe.json").unlink(), "neither config.json nor probe.json: unfinished"),
+]
+
+
+def test_a_broken_probe_costs_only_itself(folders, tmp_path):
+    broken = in_copies(folders / "probe_initial", BROKEN_PROBES)
+    for probe, (damage, _) in broken.items():
+        damage(probe)
     markdown = written(tmp_path / "out", folders)[".md"]
-    assert why in row(markdown.split("## Left out")[1], str(folders / "probe_initial"))
+    for probe, (_, why) in broken.items():
+        assert why in row(markdown.split("## Left out")[1], str(probe))
     assert "no continued pretraining" not in markdown
     assert row(markdown.split("**TVQA**")[1].split("**TVQA: each")[0], "probe_random")
 
 
-@pytest.mark.parametrize(
-    "damage, why",
-    [
-        (lambda file: file.unlink(), "there is no predictions.npz"),
-        (lambda file: file.write_bytes(file.read_bytes()[:100]), "predictions.npz cannot be read"),
-        (lambda file: np.savez(file, id=np.array(["q"]), correct=np.ones((3, 200, 3), bool)), "where probe.json asks"),
-        (lambda file: np.savez(file, id=np.array([{}] * 200), correct=np.ones((3, 200, 3), bool)), "cannot be read"),
-        (lambda file: np.savez(file, id=ids(200), correct=np.ones((3, 200, 3), bool)), "other accuracies than"),
-    ],
-)
-def test_a_probe_without_its_answers_is_shown_and_not_tested(folders, tmp_path, damage, why):
-    damage(folders / "probe_initial" / "predictions.npz")
+BROKEN_ANSWERS = [
+    (lambda file: file.unlink(), "there is no predictions.npz"),
+    (lambda file: file.write_bytes(file.read_bytes()[:100]), "predictions.npz cannot be read"),
+    (lambda file: np.savez(file, id=np.array(["q"]), correct=np.ones((3, 200, 3), bool)), "where probe.json asks"),
+    (lambda file: np.savez(file, id=np.array([{}] * 200), correct=np.ones((3, 200, 3), bool)), "cannot be read"),
+    (lambda file: np.savez(file, id=ids(200), correct=np.ones((3, 200, 3), bool)), "other accuracies than"),
+]
+
+
+def test_a_probe_without_its_answers_is_shown_and_not_tested(folders, tmp_path):
+    broken = in_copies(folders / "probe_initial", BROKEN_ANSWERS)
+    for probe, (damage, _) in broken.items():
+        damage(probe / "predictions.npz")
     texts = written(tmp_path / "out", folders)
-    line = row(texts[".md"].split("## Left out")[1], str(folders / "probe_initial"))
-    assert "no paired test" in line and why in line
+    for probe, (_, why) in broken.items():
+        line = row(texts[".md"].split("## Left out")[1], str(probe))
+        assert "no paired test" in line and why in line
+        assert row(texts[".md"].split("**TVQA**")[1].split("**TVQA: each")[0], probe.name)
     (family,) = json.loads(texts[".json"])["paired_tests"]["families"].values()
     assert len(family) == 1
-    assert row(texts[".md"].split("**TVQA**")[1].split("**TVQA: each")[0], "probe_initial")
 
 
 def change(probe: Path, **fields) -> None:
@@ -289,9 +312,10 @@ def test_names_are_escaped_in_every_format(tmp_path):
     assert json.loads(texts[".json"])["probes"][1]["name"] == strange
 
 
-def test_latex_is_whole(folders, tmp_path):
+def test_latex_is_whole(reported):
     """Every environment ends, braces match, and every row has as many cells as its table has columns."""
-    tex = written(tmp_path / "out", folders)[".tex"]
+    _, out, texts = reported
+    tex = texts[".tex"]
     body = re.sub(r"\\[{}]", "", tex.split(r"\begin{document}")[1])
     assert body.count("{") == body.count("}")
     open_ones = ["document"]
@@ -307,15 +331,14 @@ def test_latex_is_whole(folders, tmp_path):
                 assert len(re.findall(r"(?<!\\)&", line)) + 1 == len(columns)
     assert not re.search(r"[±—–−]", body), "signs that pdflatex may not have"
     for picture in re.findall(r"\\includegraphics\[.*?\]\{(.*?)\}", tex):
-        assert (tmp_path / "out" / picture).is_file()
+        assert (out / picture).is_file()
 
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="no LaTeX here")
-def test_latex_compiles(folders, tmp_path):
-    written(tmp_path / "out", folders)
+def test_latex_compiles(reported):
     done = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"],
-        cwd=tmp_path / "out",
+        cwd=reported[1],
         capture_output=True,
         text=True,
         errors="replace",
@@ -422,12 +445,6 @@ def about(result: dict) -> set[str]:
     return wanted
 
 
-def test_a_report_needs_no_jax():
-    code = "import sys, mmdiff.reports.report; print('jax' in sys.modules)"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "False"
-
-
 def counted(tmp_path: Path) -> Path:
     """Runs that counted their targets, of two presets, and an older one that did not."""
     top = tmp_path / "counted"
@@ -486,37 +503,38 @@ def test_hidden_patches_count_alike_whatever_their_window(tmp_path):
     assert (found.share, found.boxes_cover) == (pytest.approx(0.3), pytest.approx(0.4))
 
 
-@pytest.mark.parametrize(
-    "damage, why",
-    [
-        (lambda t: t.pop("pools"), "targets.json lacks 'pools'"),
-        (lambda t: t.pop("split"), "targets.json lacks 'split'"),
-        (lambda t: t["targets"].pop(), "its lists differ in length"),
-        (lambda t: t["hidden_inside"].__setitem__(3, float("nan")), "'hidden_inside' holds nan"),
-        (lambda t: t["hidden_inside"].__setitem__(3, 1.5), "no share from 0 to 1"),
-        (lambda t: t["targets"].__setitem__(0, -1), "'targets' holds a count below 0"),
-        (lambda t: t["targets"].__setitem__(0, 3.5), "'targets' holds 3.5"),
-        (lambda t: t["targets"].__setitem__(0, 10**30), "'targets' holds 1000"),
-        (lambda t: t["pools"].__setitem__(0, None), "'pools' holds None"),
-        (lambda t: t["window"].__setitem__(0, {}), "'window' holds {}"),
-        (lambda t: t["targets"].__setitem__(0, 505), "more 'targets' than 'pools'"),
-        (lambda t: t["hidden"].__setitem__(0, 2017), "more 'hidden' than 'patches'"),
-        (lambda t: t.update(hidden="many"), "'hidden' is 'many', which is no list"),
-        (lambda t: t.update({name: [] for name, x in t.items() if isinstance(x, list)}), "holds no window"),
-    ],
-)
-def test_a_broken_count_costs_only_itself(tmp_path, damage, why):
+BROKEN_COUNTS = [
+    (lambda t: t.pop("pools"), "targets.json lacks 'pools'"),
+    (lambda t: t.pop("split"), "targets.json lacks 'split'"),
+    (lambda t: t["targets"].pop(), "its lists differ in length"),
+    (lambda t: t["hidden_inside"].__setitem__(3, float("nan")), "'hidden_inside' holds nan"),
+    (lambda t: t["hidden_inside"].__setitem__(3, 1.5), "no share from 0 to 1"),
+    (lambda t: t["targets"].__setitem__(0, -1), "'targets' holds a count below 0"),
+    (lambda t: t["targets"].__setitem__(0, 3.5), "'targets' holds 3.5"),
+    (lambda t: t["targets"].__setitem__(0, 10**30), "'targets' holds 1000"),
+    (lambda t: t["pools"].__setitem__(0, None), "'pools' holds None"),
+    (lambda t: t["window"].__setitem__(0, {}), "'window' holds {}"),
+    (lambda t: t["targets"].__setitem__(0, 505), "more 'targets' than 'pools'"),
+    (lambda t: t["hidden"].__setitem__(0, 2017), "more 'hidden' than 'patches'"),
+    (lambda t: t.update(hidden="many"), "'hidden' is 'many', which is no list"),
+    (lambda t: t.update({name: [] for name, x in t.items() if isinstance(x, list)}), "holds no window"),
+]
+
+
+def test_a_broken_count_costs_only_itself(tmp_path):
     top = counted(tmp_path)
-    path = top / "body" / "targets.json"
-    stored = json.loads(path.read_text())
-    damage(stored)
-    path.write_text(json.dumps(stored))
+    broken = in_copies(top / "body", BROKEN_COUNTS)
+    for run, (damage, _) in broken.items():
+        stored = json.loads((run / "targets.json").read_text())
+        damage(stored)
+        (run / "targets.json").write_text(json.dumps(stored))
     text = written(tmp_path / "out", top)[".md"]
-    assert why in row(text.split("## Left out")[1], str(top / "body"))
     inside, targets = text.split("## What masking hid")[1].split("## ")[0].split("**TVQA: targets**")
-    # The log still says how much lay inside.
-    assert row(inside, "difference (body)", "90.0", "validation, mean of 2 lines")
-    assert row(targets, "difference (body)").count("—") == 4
+    for run, (_, why) in broken.items():
+        assert why in row(text.split("## Left out")[1], str(run))
+        # The log still says how much lay inside.
+        assert row(inside, "difference (body)", run.name, "90.0", "validation, mean of 2 lines")
+        assert row(targets, "difference (body)", run.name).count("—") == 4
     assert "±" in row(targets, "random", "paper")
 
 
