@@ -1,22 +1,30 @@
 """`mmdiff view`: strategies, or runs, side by side on the same frames; and one sentence where that cannot be."""
 
 import dataclasses
+import functools
 import json
 import re
 import shutil
 
 import cv2
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 
 from mmdiff import cli
+from mmdiff.data.tokenizer import Tokenizer
 from mmdiff.masking.strategies import with_strategy
 from mmdiff.reports import mask_pictures, view
 from mmdiff.reports.hidden_share import COVER, INSIDE
 from mmdiff.reports.viewed_runs import open_runs
+from mmdiff.training import runs
+from mmdiff.training.checkpoints import Checkpoints, Progress
 from mmdiff.training.config import apply_preset, to_json, with_absolute_paths
-from mmdiff.training.pretrain import pretrain
+from mmdiff.training.optimizer import make_optimizer
+from mmdiff.training.pretrain import pretrain, run_keys
+from mmdiff.training.train_step import first_state
 
 ROOT = tiny.Path(__file__).resolve().parents[2]
 CONFIG = str(ROOT / "configs" / "video_folder.py") + ":difference"
@@ -43,15 +51,31 @@ VALIDATION = [tiny.record(9), tall(tiny.record(10)), tiny.record(11, segments=1)
 
 @pytest.fixture(scope="module")
 def trained(records, tmp_path_factory):
-    """A run of one step, and the same as if its strategy had been another: training twice would only take longer."""
+    """A run that is at its only step, and the same as if its strategy had been another.
+
+    It has not taken the step: that would be most of the time, and no picture would be another.
+    """
     top = tmp_path_factory.mktemp("runs")
     config = tiny.config(records, steps=1, batch_size=8)
     config.masking = with_strategy(config.masking, "attn")
+    (top / "attn").mkdir()
+    (top / "attn" / "config.json").write_text(to_json(with_absolute_paths(config)))
+    checkpoints = Checkpoints(top / "attn" / "checkpoints")
+    checkpoints.save(1, state_after(1, config), Progress(best_loss=1.0, best_step=1, evaluated_step=1))
+    checkpoints.close()
     pretrain(config, top / "attn", progress_bar=False)
     shutil.copytree(top / "attn", top / "difference_face")
     config.masking = with_strategy(config.masking, "difference_face")
     (top / "difference_face" / "config.json").write_text(to_json(with_absolute_paths(config)))
     return top
+
+
+def state_after(step: int, config):
+    """The state of a run whose steps changed nothing."""
+    tokenizer = Tokenizer(config.data.tokenizer)
+    _, params = runs.build_model(config.model, tokenizer, run_keys(config.train.seed)[0])
+    first = functools.partial(first_state, optimizer=make_optimizer(config.optimizer, config.train.steps))
+    return jax.jit(first)(params)._replace(step=jnp.int32(step))
 
 
 def words(records) -> list[str]:
