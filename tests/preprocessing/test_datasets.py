@@ -52,33 +52,36 @@ def test_the_real_tvqa_has_the_official_counts(shared_data):
     assert labels == {-1}
 
 
-def test_the_real_tvqa_plus_has_its_boxes_and_names(shared_data):
-    dataset = opened(shared_data / "tvqa", "tvqa_plus")
-    labels, rows, edges = collections.Counter(), 0, []
-    for row in dataset.rows():
-        rows += 1
-        labels.update(box.label for _, _, box in row.boxes)
-        edges += [edge for _, _, box in row.boxes for edge in (box.y0, box.x0, box.y1, box.x1)]
-        assert all(0 <= asked.label < 5 for asked in row.asked)
-    assert rows == 3_017 and 0 <= min(edges) and max(edges) <= 1
+@pytest.fixture(scope="module")
+def real_tvqa_plus(shared_data) -> list:
+    """Its rows."""
+    return list(opened(shared_data / "tvqa", "tvqa_plus").rows())
+
+
+def test_the_real_tvqa_plus_has_its_boxes_and_names(real_tvqa_plus):
+    boxes = [box for row in real_tvqa_plus for _, _, box in row.boxes]
+    edges = [edge for box in boxes for edge in (box.y0, box.x0, box.y1, box.x1)]
+    assert all(0 <= asked.label < 5 for row in real_tvqa_plus for asked in row.asked)
+    assert len(real_tvqa_plus) == 3_017 and 0 <= min(edges) and max(edges) <= 1
+    labels = collections.Counter(box.label for box in boxes)
     # Rows that are left out (an answer is repeated) take their boxes with them.
     assert sum(labels.values()) > 0.99 * 32_682 and 870 < len(labels) <= 890
     assert [label for label, _ in labels.most_common(7)] == [
         "Sheldon", "Leonard", "Penny", "Howard", "Raj", "Amy", "Bernadette",
     ]  # fmt: skip
-    assert dataset.read().annotations.count("clips", "validation") == 431
+    assert {row.split for row in real_tvqa_plus} == {"validation"}
+    assert len({asked.video for row in real_tvqa_plus for asked in row.asked}) == 431
 
 
 def test_the_real_social_iq2_has_the_official_counts(shared_data):
-    dataset = opened(shared_data / "social_iq_2", "social_iq2")
-    found = dataset.read()
+    found = opened(shared_data / "social_iq_2", "social_iq2").read()
     assert found.rows == {"train": 6_159, "validation": 943, "test": 1_715}
     assert [found.annotations.count("clips", split) for split in ("train", "validation", "test")] == [987, 145, 275]
     assert {problem.problem for problem in found.problems} == {"an answer is repeated"} and len(found.problems) == 55
     # 23 and 3 ids stand twice: none is lost, and each has a name of its own.
     assert found.annotations.count("questions", "train") == 6_159 - 37
     assert found.annotations.shared_clips() == {("test", "train"): 182, ("test", "validation"): 27}
-    assert len(questions(dataset, "--b-8xt2PeE", "train")) + len(questions(dataset, "--b-8xt2PeE", "test")) > 0
+    assert any(found.annotations.questions("--b-8xt2PeE", split) for split in ("train", "test"))
 
 
 # TVQA
@@ -154,14 +157,21 @@ def tvqa(tmp_path_factory):
     return root
 
 
-def test_tvqa_goes_from_its_folder_to_records(tvqa, tmp_path):
-    summary = preprocess(tvqa, tmp_path, dataclasses.replace(QUICK, dataset="tvqa"), progress=False)
+@pytest.fixture(scope="module")
+def processed(tvqa, tmp_path_factory):
+    """Its records, and the summary."""
+    out = tmp_path_factory.mktemp("processed")
+    return out, preprocess(tvqa, out, dataclasses.replace(QUICK, dataset="tvqa"), progress=False)
+
+
+def test_tvqa_goes_from_its_folder_to_records(tvqa, processed):
+    out, summary = processed
     assert summary.records == {"train": 2, "validation": 1}
     assert summary.coverage == {"train": {"annotated": 7, "kept": 5}, "validation": {"annotated": 1, "kept": 1}}
-    problems = {p["file"]: p["problem"] for p in map(json.loads, (tmp_path / "problems.jsonl").open())}
+    problems = {p["file"]: p["problem"] for p in map(json.loads, (out / "problems.jsonl").open())}
     assert set(problems) == {"castle_s01e01_seg01_clip_00", "tvqa_train.jsonl:5"}
     assert "has no pictures" in problems["castle_s01e01_seg01_clip_00"]
-    train = read(tmp_path, "train")
+    train = read(out, "train")
     clip = train["s01e01_seg01_clip_00"]
     # Questions 1 and 4 ask about the same span and so see one window; 2 asks about all of the clip, 3 about its start.
     assert [q.window for q in clip.questions] == [0, 1, 2, 0] and len(clip.windows) == 3
@@ -192,14 +202,13 @@ def test_subtitles_may_come_in_one_file_of_all_clips(tmp_path):
     assert [set(train[clip].segments.subtitle) - {""} for clip in clips] == [set(), {"Cafe? Amy: No."}]
 
 
-def test_frames_are_stored_once_however_many_questions_see_them(tvqa, tmp_path):
-    options = dataclasses.replace(QUICK, dataset="tvqa")
-    stored = preprocess(tvqa, tmp_path / "spans", options, progress=False).stored
-    found = [r for split in ("train", "validation") for r in read(tmp_path / "spans", split).values()]
+def test_frames_are_stored_once_however_many_questions_see_them(tvqa, processed, tmp_path):
+    spans, stored = processed[0], processed[1].stored
+    found = [r for split in ("train", "validation") for r in read(spans, split).values()]
     assert stored["frames"] == sum(len(r.frames) for r in found)
     assert stored["bytes"] == sum(len(frame) for r in found for frame in r.frames)
     assert stored["frames_asked"] == sum(r.windows[q.window][1] for r in found for q in r.questions) > stored["frames"]
-    options.windows = "grid"
+    options = dataclasses.replace(QUICK, dataset="tvqa", windows="grid")
     fewer = preprocess(tvqa, tmp_path / "grid", options, progress=False).stored
     assert fewer["frames"] < stored["frames"] and fewer["frames_asked"] <= stored["frames_asked"]
     clip = read(tmp_path / "grid", "train")["s01e01_seg01_clip_00"]
@@ -257,9 +266,9 @@ def test_a_cut_file_of_tvqa_plus_gives_what_stands_before_the_cut(tmp_path):
     assert "cannot be read further" in found.problems[0].problem
 
 
-def test_misspelt_names_are_people_and_no_object_is(shared_data):
+def test_misspelt_names_are_people_and_no_object_is(real_tvqa_plus):
     """Of all labels of the real file, those that are people only by likeness, as they were read through."""
-    labels = {box.label for row in opened(shared_data / "tvqa", "tvqa_plus").rows() for _, _, box in row.boxes}
+    labels = {box.label for row in real_tvqa_plus for _, _, box in row.boxes}
     alike = {
         label
         for label in labels

@@ -40,9 +40,9 @@ def detectors_path(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_any_number_of_processes_writes_the_same_bytes(folder, unbroken, tmp_path, workers):
-    preprocess(folder, tmp_path / "out", dataclasses.replace(QUICK, workers=workers), progress=False)
+def test_any_number_of_processes_writes_the_same_bytes(folder, unbroken, tmp_path):
+    """Two as well as none but the one that wrote `unbroken`."""
+    preprocess(folder, tmp_path / "out", dataclasses.replace(QUICK, workers=2), progress=False)
     assert contents(tmp_path / "out") == unbroken
 
 
@@ -141,7 +141,7 @@ print(kills)
 
 
 def test_killed_before_any_change_of_a_file_it_ends_with_the_same_bytes(tmp_path):
-    make_clip(tmp_path / "films" / "walks.mp4", walking_square(2))
+    make_clip(tmp_path / "films" / "walks.mp4", walking_square(1))
     (tmp_path / "films" / "bad.mp4").write_text("not a video")
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
     command = [
@@ -171,5 +171,5 @@ def test_killed_with_all_its_processes_it_ends_with_the_same_bytes(folder, unbro
             time.sleep(0.01)
         os.killpg(running.pid, signal.SIGKILL)
         assert running.wait() == -signal.SIGKILL
-    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path})
+    preprocess(folder, tmp_path / "out", QUICK, progress=False)
     assert contents(tmp_path / "out") == unbroken

@@ -23,14 +23,14 @@ ROUNDING = 200 * np.finfo(np.float32).eps  # another batch, another order of the
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("films")
-    make_clip(folder / "walks.mp4", walking_square(40))
+    make_clip(folder / "walks.mp4", walking_square(14))  # three segments, in windows of two
     make_clip(folder / "nobody.mp4", nobody(5))
     return folder
 
 
 @pytest.fixture(scope="module")
 def options(random_clip):
-    return Options(detector=BRIGHT_SQUARE, workers=0, windows="tiles", clip=str(random_clip))
+    return Options(detector=BRIGHT_SQUARE, workers=0, windows="tiles", segments_per_window=2, clip=str(random_clip))
 
 
 def run(videos, out, options, **changes):
@@ -54,32 +54,32 @@ def scored(videos, options, tmp_path_factory):
 def test_every_stored_frame_has_the_similarity_of_its_own_pixels(scored, random_clip):
     model = AnchorSimilarity(random_clip, ("person",))
     found = read(scored[0])
-    assert set(found) == {"walks.mp4~0000", "walks.mp4~0007", "nobody.mp4~0000"}
+    assert set(found) == {"walks.mp4~0000", "walks.mp4~0002", "nobody.mp4~0000"}
     for record in found.values():
         assert record.similarity.shape == (len(record.frames), 18, 32)
         frames = [decode_frame(frame, record.id) for frame in record.frames]
         np.testing.assert_allclose(record.similarity, model(frames), atol=ROUNDING)
-    assert scored[1].similarity["frames"] == sum(len(record.frames) for record in found.values()) == 10
+    assert scored[1].similarity["frames"] == sum(len(record.frames) for record in found.values()) == 4
 
 
 def test_the_records_say_who_scored_them_and_what_labels_they_hold(scored, random_clip):
     said = records.metadata(scored[0])
     assert said["similarity"] == {"model": random_clip.name, "anchors": ["person"]}
-    assert said["labels"] == {"person": {"body": 9}}  # one in each frame of the film with somebody
+    assert said["labels"] == {"person": {"body": 3}}  # one in each frame of the film with somebody
     everything = [path for path in scored[0].glob("video_folder/**/*") if path.is_file()]
     assert not any(str(random_clip.parent).encode() in path.read_bytes() for path in everything)
 
 
 def test_the_summary_says_how_many_frames_were_scored(scored, videos, options):
-    assert "similarity to person by random-clip: 10 frames, 10 of them scored now" in scored[1].describe()
+    assert "similarity to person by random-clip: 4 frames, 4 of them scored now" in scored[1].describe()
     again = run(videos, scored[0], options)
-    assert again.already_done and "10 frames, none of them scored now" in again.describe()
+    assert again.already_done and "4 frames, none of them scored now" in again.describe()
 
 
 def test_other_anchors_are_scored_and_nothing_is_detected_again(videos, options, scored, tmp_path):
     out = shutil.copytree(scored[0], tmp_path / "out")
     summary = run(videos, out, options, clip_anchors=("person", " face", "person"))
-    assert (summary.detected, summary.similarity["scored"]) == (0, 10)
+    assert (summary.detected, summary.similarity["scored"]) == (0, 4)
     assert records.metadata(out)["similarity"]["anchors"] == ["person", "face"]
     before, after = read(scored[0]), read(out)
     assert all((after[name].similarity >= before[name].similarity - ROUNDING).all() for name in before)
@@ -111,7 +111,7 @@ def test_other_weights_under_the_same_name_score_again(videos, options, scored, 
     weights = safetensors.numpy.load_file(model / "model.safetensors")
     weights["visual_projection.weight"] = -weights["visual_projection.weight"]
     safetensors.numpy.save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
-    assert run(videos, out, options, clip=str(model)).similarity["scored"] == 10
+    assert run(videos, out, options, clip=str(model)).similarity["scored"] == 4
     for name, record in read(scored[0]).items():
         np.testing.assert_allclose(read(out)[name].similarity, -record.similarity, atol=ROUNDING)
 
@@ -178,4 +178,4 @@ def test_the_command_line_names_a_model_and_anchors(videos, random_clip, tmp_pat
     assert main([*command, "--clip-anchors", "face"]) == 2
     assert "--clip-anchors needs --clip" in capsys.readouterr().err
     assert main([*command, "--clip", str(random_clip), "--clip-anchors", "face,dog"]) == 0
-    assert "similarity to face, dog by random-clip: 10 frames" in capsys.readouterr().out
+    assert "similarity to face, dog by random-clip: 4 frames" in capsys.readouterr().out
