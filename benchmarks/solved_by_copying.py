@@ -179,13 +179,13 @@ def run(name: str, strategy: str, options: argparse.Namespace) -> dict:
     seen = {"train": stack(examples(kept[: len(held_out)])), "held out": stack(examples(held_out))}
     key = jax.random.key(1)
     look = measure(objective, config.data.segments, key)
-    step = jax.jit(make_train_step(objective, optimizer, 1, key), donate_argnums=0)
+    step = jax.jit(make_train_step(objective, optimizer, 1), donate_argnums=0)
     # Copies: the step takes its buffers.
     state = TrainState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.copy, params), optimizer.init(params))
     before = {kind: look(state.params, batch) for kind, batch in seen.items()}
     curve, began = [], time.monotonic()
     for _ in range(options.steps):
-        state, metrics = step(state, next_batch())
+        state, metrics = step(state, next_batch(), key)
         guessing = 2 * np.log(options.batch * float(metrics["hidden_pools"]))
         curve.append(float(metrics["masked_loss"]) / guessing)
     return {

@@ -54,7 +54,9 @@ class Ours:
     def __init__(self, sizes: TextEncoderConfig, tokenizer: TextTokenizer):
         masking = WordMaskingConfig(strategy="random_word", replacement="mask")
         special = tokenizer.mask_id, tokenizer.special_ids
-        self.objective = MaskedLanguage(TextModel(sizes), masking, MaskedLanguageConfig(), *special)
+        self.objective = MaskedLanguage(
+            TextModel(sizes), masking, MaskedLanguageConfig(), *special, added=tokenizer.added
+        )
         optimizer = make_optimizer(OptimizerConfig(learning_rate=LEARNING_RATE, decay_towards="zero"), 10**6)
         self.key, self.mesh = jax.random.key(0), make_mesh(0)
 
@@ -64,11 +66,11 @@ class Ours:
         shapes = jax.eval_shape(start, self.key)
         # Placed as a step leaves it: the second step compiles nothing.
         self.state = jax.jit(start, out_shardings=state_sharding(self.mesh, shapes))(jax.random.key(1))
-        self.step = jit_train_step(self.objective, optimizer, 1, self.key, self.mesh, shapes)
+        self.step = jit_train_step(self.objective, optimizer, 1, self.mesh, shapes)
         self.hidden = jax.jit(lambda batch: self.objective.hide(batch, self.key, jnp.zeros((), jnp.int32)))
 
     def train(self, batch) -> float:
-        self.state, metrics = self.step(self.state, put_batch(self.mesh, batch))
+        self.state, metrics = self.step(self.state, put_batch(self.mesh, batch), self.key)
         return float(metrics["loss"])
 
 

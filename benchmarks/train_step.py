@@ -102,16 +102,16 @@ def main() -> None:
     state = jax.jit(start, out_shardings=shardings)(key)
     batch = put_batch(mesh, clips(sizes, batch_size))
     flops, peak = model_flops(objective, shapes.params, batch), peak_flops()
-    ways = {"mmdiff": jit_train_step(objective, optimizer, options.accumulation, key, mesh, shapes)}
+    ways = {"mmdiff": jit_train_step(objective, optimizer, options.accumulation, mesh, shapes)}
     if options.reference:
         plain = objective.without_remat()
         gradient = original_shape(plain, batch_size, sizes.patches * SEGMENTS)
         with mock.patch("mmdiff.training.train_step.make_gradient", lambda *_: gradient):
-            ways["original's shape"] = jit_train_step(plain, optimizer, 1, key, mesh, shapes)
+            ways["original's shape"] = jit_train_step(plain, optimizer, 1, mesh, shapes)
     steps, raw = {}, {}
     for name, way in ways.items():
         began = time.perf_counter()
-        steps[name] = way.lower(state, batch).compile()
+        steps[name] = way.lower(state, batch, key).compile()
         memory = steps[name].memory_analysis()
         raw[name] = {
             "compile_seconds": time.perf_counter() - began,
@@ -123,7 +123,7 @@ def main() -> None:
     for repeat in range(options.repeats + 1):
         for name, step in steps.items():
             began, cpu = time.perf_counter(), time.process_time()
-            state, metrics = step(state, batch)
+            state, metrics = step(state, batch, key)
             jax.block_until_ready(state)
             if repeat:  # the first warms up
                 raw[name]["seconds"].append(time.perf_counter() - began)

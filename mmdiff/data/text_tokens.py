@@ -64,6 +64,7 @@ class TextTokenizer:
             )
         self.mask_id: int = found[0]
         self.size: int = max(vocabulary.values()) + 1  # ids are less
+        self.added: int = added  # special tokens around each text
         unknown = {vocabulary[token] for token in ("[UNK]", "<unk>") if token in vocabulary}
         special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
         self.special_ids: tuple[int, ...] = tuple(sorted(special | unknown | {self.mask_id}))

@@ -76,7 +76,7 @@ def attend(
 
 
 def first_attention(
-    query: Float[Array, "b n h d"], key: Float[Array, "b n h d"], mask: Bool[Array, "b n n"] | None
+    query: Float[Array, "b m h d"], key: Float[Array, "b n h d"], mask: Bool[Array, "b m n"] | None
 ) -> Float[Array, "b n"]:
     """How the first unit attends to all, mean over heads; passes no gradient.
 

@@ -90,6 +90,7 @@ class MaskedLanguage:
     special_tokens: tuple[int, ...]  # ids that are never drawn in place of a hidden token
     weights: TermWeights = ALIKE
     deterministic: bool = False  # no dropout
+    added: int = 0  # special tokens around each text, which are never hidden
 
     couples = False
 
@@ -127,9 +128,10 @@ class MaskedLanguage:
             deterministic=self.deterministic or not self.model.config.dropout, rngs=drop, method="masked_logits",
         )  # fmt: skip
         target = at(batch.tokens)
+        found = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
         return Scored(
             optax.softmax_cross_entropy_with_integer_labels(logits, target),
-            logits.argmax(axis=-1) == target,
+            found >= logits.max(axis=-1),  # the loss computes this maximum, too: argmax would be one more pass
             at(hidden),
             at(batch.entity) > 0,
             at(batch.weight),
@@ -174,7 +176,7 @@ class MaskedLanguage:
         """How many tokens of a text of this length may count."""
         if self.config.weighting == "mslm" or find(self.masking.strategy).rates:
             return length
-        return max(int(np.floor(self.masking.ratio * length + EXACT)), 1)
+        return max(int(np.floor(self.masking.ratio * (length - self.added) + EXACT)), 1)
 
     def hide(self, batch: TextBatch, key: Key[Array, ""], step: Int[Array, ""]) -> tuple[TokenMask, Int[Array, "b t"]]:
         """What a step with these arguments hides, and what the model reads.

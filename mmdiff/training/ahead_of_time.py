@@ -191,10 +191,10 @@ def forecast(config: PretrainConfig, topology: str) -> Forecast:
 def compile_step(objective, optimizer, accumulation: int, mesh: Mesh, params, batch, limit: float) -> Compiled:
     """Compiles one training step for devices that need not exist; `params` and `batch` are shapes, `limit` is in bytes."""
     state = jax.eval_shape(functools.partial(first_state, optimizer=optimizer), params)
-    step = jit_train_step(objective, optimizer, accumulation, jax.random.key(0), mesh, state)
+    step = jit_train_step(objective, optimizer, accumulation, mesh, state)
     began = time.perf_counter()
     try:
-        compiled = step.lower(state, batch).compile()
+        compiled = step.lower(state, batch, jax.eval_shape(jax.random.key, 0)).compile()
     except jax.errors.JaxRuntimeError as error:
         refused = out_of_memory(str(error))
         if refused is None:

@@ -24,10 +24,10 @@ from mmdiff.training.interruption import Notice, Preempted
 from mmdiff.training.metrics import MetricLog, StepClock
 from mmdiff.training.profile import Profile
 from mmdiff.training.runs import RunError
-from mmdiff.training.sharding import put_batch, state_sharding, used_whole
+from mmdiff.training.sharding import put_batch, put_key, state_sharding, used_whole
 from mmdiff.training.state import TrainState
 from mmdiff.training.trackers import TensorBoard, Tracker, WeightsAndBiases
-from mmdiff.training.train_step import Objective, first_state, jit_train_step, step_flops
+from mmdiff.training.train_step import Objective, first_state, jit_train_step, step_flops, update_size
 
 NAMED = 8  # examples that one sentence names; a dump names all
 
@@ -187,13 +187,17 @@ class Run:
         self._notice = Notice()
         self._stack = contextlib.ExitStack()
 
+        self._key = put_key(mesh, training.key)
+
         measured = training.measured or training.objective
 
-        def look(params, batch):
-            drawn = batch, training.key, jnp.zeros((), jnp.int32)
+        def look(params, batch, key):
+            drawn = batch, key, jnp.zeros((), jnp.int32)
             return measured(used_whole(mesh, params), *drawn)[1], measured.examples(*drawn)
 
         self._look = jax.jit(look)
+        self._copy = jax.jit(functools.partial(jax.tree.map, jnp.copy), out_shardings=self._shardings.params)
+        self._update_size = jax.jit(update_size)
 
     def __enter__(self):
         with contextlib.ExitStack() as stack:
@@ -235,9 +239,10 @@ class Run:
         ended = self._step == self._train.steps or self._progress.should_stop(self._train.patience)
         return not ended and not self._notice.given(self._step)
 
-    def due(self, every: int) -> bool:
-        """Whether something that is done every so many steps, and at the end, is to be done now."""
-        return self._step % every == 0 or self._step == self._train.steps
+    def due(self, every: int, step: int | None = None) -> bool:
+        """Whether something that is done every so many steps, and at the end, is to be done now, or behind `step`."""
+        step = self._step if step is None else step
+        return step % every == 0 or step == self._train.steps
 
     def step(self) -> None:
         """One step of training, under way when this returns."""
@@ -248,13 +253,15 @@ class Run:
             self._compiled[shapes] = self._compile(batch)
         compiled, flops = self._compiled[shapes]
         self._profile.before(self._step, self._state)
-        self._state, self._metrics = compiled(self._state, batch)
+        logged = self.due(self._train.log_every, self._step + 1)
+        before = self._copy(self._state.params) if logged else None  # the step is given the parameters' own buffers
+        self._state, self._metrics = compiled(self._state, batch, self._key)
         self._step += 1
         self._bar.update()
         self._write_line()
         self._clock.began(flops)  # after the line of an earlier step, which knows nothing of this one
-        if self.due(self._train.log_every):
-            self._unwritten = self._step, self._metrics
+        if logged:
+            self._unwritten = self._step, self._metrics | self._update_size(before, self._state.params)
         self._checkpoints.check()
 
     def evaluate(self) -> None:
@@ -266,7 +273,7 @@ class Run:
         with self._clock.paused(self._state):
             looked = []
             for batch in self._training.validation():
-                looked.append(self._look(self._state.params, put_batch(self._mesh, batch)))
+                looked.append(self._look(self._state.params, put_batch(self._mesh, batch), self._key))
                 if self._notice.here:
                     return
             found = (self._training.combine or weighted_mean)(looked)
@@ -321,13 +328,11 @@ class Run:
     def _compile(self, batch) -> tuple[Callable, float]:
         """The step for batches of these shapes, and its FLOPs."""
         training, train, params = self._training, self._train, self._state.params
-        function = jit_train_step(
-            training.objective, training.optimizer, train.accumulation, training.key, self._mesh, self._state
-        )
+        function = jit_train_step(training.objective, training.optimizer, train.accumulation, self._mesh, self._state)
         # Before the first step there is nothing to save. Later a notice waits until a step is taken.
         first = self._metrics is None
         with self._notice.leaving_at_once() if first else contextlib.nullcontext(), self._clock.paused(self._state):
-            lowered = function.lower(self._state, batch)
+            lowered = function.lower(self._state, batch, self._key)
             flops = step_flops(lowered, training.objective, train.accumulation, params, batch)
             compiled = self._clock.compile(lowered, flops)
         hosts.wait("compiled")  # They compile at different speeds, and gloo waits for 30 seconds only.

@@ -303,13 +303,15 @@ def build_objective(
 ) -> tuple[MaskedLanguage | SoftMaskedGradients, dict]:
     """What a run trains, and the parameters that it starts from."""
     sizes = model.config._replace(dropout=config.objective.dropout, dtype=config.model.dtype, remat=config.model.remat)
-    params = init_text_params(sizes, init_key, parts=TRAINED)
-    if "mlm_head" not in model.params:
+    params = {name: jax.tree.map(jnp.asarray, model.params[name]) for name in TRAINED if name in model.params}
+    if "mlm_head" not in params:
         log_line.warning("%s has no masked-language head: one begins at random", config.model.checkpoint)
-    params |= {name: jax.tree.map(jnp.asarray, model.params[name]) for name in TRAINED if name in model.params}
+        params["mlm_head"] = init_text_params(sizes, init_key, parts=("mlm_head",))["mlm_head"]
     # Some models have more rows than their vocabulary has tokens.
     never_drawn = (*tokenizer.special_ids, *range(tokenizer.size, sizes.vocab_size))
-    objective = MaskedLanguage(TextModel(sizes), config.masking, config.objective, tokenizer.mask_id, never_drawn)
+    objective = MaskedLanguage(
+        TextModel(sizes), config.masking, config.objective, tokenizer.mask_id, never_drawn, added=tokenizer.added
+    )
     if config.objective.weighting != "equal":
         objective = dataclasses.replace(objective, weights=count_terms(objective, examples, step_key))
     if config.objective.soft_masked_gradients:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Key
 
 from mmdiff.training.config import ConfigError
 from mmdiff.training.state import TrainState
@@ -36,6 +37,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
+def whole(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
 class Placement(NamedTuple):
     """Where parameters, and what has their shapes, live while examples use them, in an update, and between steps."""
 
@@ -50,7 +56,7 @@ def parameter_placement(mesh: Mesh, params) -> Placement:
     Between steps parameters are split over `fsdp` and alike along `data`.
     """
     return Placement(
-        NamedSharding(mesh, PartitionSpec()),
+        whole(mesh),
         split_arrays(mesh, params, ("data", "fsdp")),
         split_arrays(mesh, params, ("fsdp",)),
     )
@@ -58,14 +64,13 @@ def parameter_placement(mesh: Mesh, params) -> Placement:
 
 def used_whole(mesh: Mesh, params):
     """Inside a program: parameters gathered for the examples, so that activations follow the examples alone."""
-    return params if mesh.size == 1 else jax.lax.with_sharding_constraint(params, NamedSharding(mesh, PartitionSpec()))
+    return params if mesh.size == 1 else jax.lax.with_sharding_constraint(params, whole(mesh))
 
 
 def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
     """Where each array of a state of these shapes lives between steps: the optimizer's in shares, as it is updated."""
-    whole = NamedSharding(mesh, PartitionSpec())
     params = split_arrays(mesh, state.params, ("fsdp",))
-    return TrainState(whole, params, split_arrays(mesh, state.opt_state, ("data", "fsdp")), whole)
+    return TrainState(whole(mesh), params, split_arrays(mesh, state.opt_state, ("data", "fsdp")), whole(mesh))
 
 
 def split_arrays(mesh: Mesh, tree, axes: tuple[str, ...]):
@@ -87,3 +92,8 @@ def put_batch(mesh: Mesh, batch):
     """This host's examples as its part of the global batch."""
     sharding = batch_sharding(mesh)
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+
+
+def put_key(mesh: Mesh, key: Key[Array, ""]) -> Key[Array, ""]:
+    """A key that every host has, on every device."""
+    return jax.jit(jax.random.wrap_key_data, out_shardings=whole(mesh))(np.asarray(jax.random.key_data(key)))

@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Int
 
 
 class TrainState(NamedTuple):
-    """`finite` turns false where a loss, gradient or update is no number; from then on nothing else changes."""
+    """`finite` turns false where a loss or gradient is no number; from then on nothing else changes."""
 
     step: Int[Array, ""]
     params: dict

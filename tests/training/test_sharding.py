@@ -13,7 +13,15 @@ from mmdiff.training import sharding
 from mmdiff.training.config import ConfigError
 from mmdiff.training.optimizer import make_optimizer
 from mmdiff.training.pretrain import run_keys
-from mmdiff.training.sharding import batch_sharding, make_mesh, parameter_placement, put_batch, state_sharding
+from mmdiff.training.sharding import (
+    batch_sharding,
+    make_mesh,
+    parameter_placement,
+    put_batch,
+    put_key,
+    state_sharding,
+    whole,
+)
 from mmdiff.training.state import TrainState
 from mmdiff.training.train_step import in_parts, joined, make_gradient, make_train_step, model_flops, split, step_flops
 
@@ -27,13 +35,13 @@ def one_step(parts, mesh):
     state = TrainState(STEP, params, optimizer.init(params), jnp.ones((), bool))
     shardings = state_sharding(mesh, jax.eval_shape(lambda: state))
     step = jax.jit(
-        make_train_step(objective, optimizer, 1, KEY, parameter_placement(mesh, params)),
-        in_shardings=(shardings, batch_sharding(mesh)),
+        make_train_step(objective, optimizer, 1, parameter_placement(mesh, params)),
+        in_shardings=(shardings, batch_sharding(mesh), whole(mesh)),
         out_shardings=(shardings, None),
     )
     state, batch = jax.device_put(state, shardings), put_batch(mesh, batch)
-    program = step.lower(state, batch).compile()
-    state, metrics = program(state, batch)
+    program = step.lower(state, batch, KEY).compile()
+    state, metrics = program(state, batch, put_key(mesh, KEY))
     return jax.device_get(state.params), jax.device_get(metrics), state, program.as_text()
 
 
@@ -159,7 +167,7 @@ def test_flops_of_a_step_count_nothing_twice(parts):
     state = TrainState(STEP, params, optimizer.init(params), jnp.ones((), bool))
 
     def counted(objective):
-        lowered = jax.jit(make_train_step(objective, optimizer, 1, KEY)).lower(state, batch)
+        lowered = jax.jit(make_train_step(objective, optimizer, 1)).lower(state, batch, KEY)
         return lowered.cost_analysis()["flops"], step_flops(lowered, objective, 1, params, batch)
 
     model = model_flops(objective, params, batch)
