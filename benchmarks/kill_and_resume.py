@@ -8,6 +8,7 @@ metrics but for times, and the ids of every batch that was taken.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,8 +49,13 @@ def make_records(folder: Path) -> None:
     tiny.write_dataset(folder, train, [tiny.record(i) for i in range(12, 17)])
 
 
+def noting(workdir: Path) -> list[str]:
+    """What makes this file run the words of `mmdiff` that follow, and note what batches were taken."""
+    return [sys.executable, __file__, "--note", str(ids_file(workdir))]
+
+
 def command(records: Path, workdir: Path, steps: int) -> list[str]:
-    """The words a user would type, behind those that make this file note what batches were taken."""
+    """The words a user would type, behind those that note batches."""
     fields = {
         "data.records": records,
         "data.tokenizer": records / "tokenizer.json",
@@ -68,7 +75,7 @@ def command(records: Path, workdir: Path, steps: int) -> list[str]:
         "train.evaluate_every": 12,
         "train.patience": 0,
     }
-    words = [sys.executable, __file__, "--note", str(ids_file(workdir)), "pretrain", "--workdir", str(workdir)]
+    words = [*noting(workdir), "pretrain", "--workdir", str(workdir)]
     words += ["--config", str(ROOT / "configs/video_folder.py:difference")]
     return [*words, *(f"--config.{name}={value}" for name, value in fields.items())]
 
@@ -77,9 +84,9 @@ def ids_file(workdir: Path) -> Path:
     return workdir.with_suffix(".batches")
 
 
-def run_noting_batches(path: Path, words: list[str]) -> int:
-    """`mmdiff WORDS` in this process, each batch's number and ids written when it is taken."""
-    from mmdiff import cli
+@contextlib.contextmanager
+def noting_batches(path: Path) -> Iterator[None]:
+    """Each batch's number and ids are written when it is taken."""
     from mmdiff.data.loader import Batches
 
     go_to, following = Batches.go_to, Batches.__next__
@@ -96,7 +103,18 @@ def run_noting_batches(path: Path, words: list[str]) -> int:
         return batch
 
     Batches.go_to, Batches.__next__ = note_place, note_batch
-    return cli.main(words)
+    try:
+        yield
+    finally:
+        Batches.go_to, Batches.__next__ = go_to, following
+
+
+def run_noting_batches(path: Path, words: list[str]) -> int:
+    """`mmdiff WORDS` in this process."""
+    from mmdiff import cli
+
+    with noting_batches(path):
+        return cli.main(words)
 
 
 def read_lines(path: Path) -> list:
@@ -172,7 +190,14 @@ def batches(workdir: Path) -> dict[int, set[tuple[int, ...]]]:
     return found
 
 
-def stress(folder: Path, kills: int, steps: int, seed: int, ways: tuple[str, ...] = WAYS) -> list[str]:
+def differences(whole: Path, broken: Path) -> list[str]:
+    """What of a run is not as in an unbroken one."""
+    wrong = ["the model is another"] if digest(whole) != digest(broken) else []
+    wrong += ["the lines of metrics differ"] if lines_without_times(whole) != lines_without_times(broken) else []
+    return wrong + (["the batches differ"] if batches(whole) != batches(broken) else [])
+
+
+def stress(folder: Path, kills: int, steps: int, seed: int) -> list[str]:
     """Prints a table of the kills; returns what is not as in an unbroken run, nothing where all is."""
     moments = random.Random(seed)
     records, whole, broken = (folder / name for name in ("records", "whole", "broken"))
@@ -189,7 +214,7 @@ def stress(folder: Path, kills: int, steps: int, seed: int, ways: tuple[str, ...
     done = 0
     words = command(records, broken, steps)
     for number in range(kills):
-        kill = live_and_end(words, cache, broken, ways[number % len(ways)], moments)
+        kill = live_and_end(words, cache, broken, WAYS[number % len(WAYS)], moments)
         if kill is None:
             break
         done += 1
@@ -201,9 +226,7 @@ def stress(folder: Path, kills: int, steps: int, seed: int, ways: tuple[str, ...
     if process.returncode:
         sys.exit(said)
     wrong = [f"only {done} of {kills} kills came before its end: give more --steps"] if done < kills else []
-    wrong += ["the model is another"] if digest(whole) != digest(broken) else []
-    wrong += ["the lines of metrics differ"] if lines_without_times(whole) != lines_without_times(broken) else []
-    wrong += ["the batches differ"] if batches(whole) != batches(broken) else []
+    wrong += differences(whole, broken)
     taken = len(read_lines(ids_file(broken)))
     print(f"\nafter {done} kills: model {digest(broken)}; {taken} batches taken, {steps} different ones", flush=True)
     return wrong

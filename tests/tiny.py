@@ -123,7 +123,10 @@ def first_batch(made: PretrainConfig, size: int):
 
 
 def config(folder: Path, **train) -> PretrainConfig:
-    """A run that takes seconds: one layer an encoder, 64 wide."""
+    """A run that takes seconds: one layer an encoder, 64 wide.
+
+    Runs that change no size, rate or number of steps are one program, which the compilation cache keeps for all tests.
+    """
     made = PretrainConfig()
     made.data.records, made.data.tokenizer = str(folder), str(folder / "tokenizer.json")
     made.data.segments, made.data.text_length, made.data.threads = SEGMENTS, 48, 2
@@ -131,7 +134,7 @@ def config(folder: Path, **train) -> PretrainConfig:
     made.model.hidden_size = 64
     made.model.vision_layers = made.model.audio_layers = made.model.joint_layers = made.model.span_layers = 1
     made.optimizer.learning_rate, made.optimizer.warmup_steps = 1e-3, 2
-    made.train.batch_size, made.train.steps, made.train.patience = 8, 6, 0
+    made.train.batch_size, made.train.steps, made.train.patience = 8, 24, 0
     for name, value in train.items():
         assert hasattr(made.train, name), name
         setattr(made.train, name, value)

@@ -19,6 +19,7 @@ from mmdiff.training.state import TrainState
 SUMS = "sha256.json"  # of a checkpoint's files: Orbax itself does not notice a flipped bit in an array
 # Written or changed when a checkpoint gets its name, with nothing in them that is restored.
 UNSUMMED = (SUMS, "_CHECKPOINT_METADATA", "commit_success.txt")
+SLICED_FROM = 2**20  # bytes that each replica of an array would write: cutting out fewer costs more than it saves
 DAMAGED = "damaged_checkpoints"  # beside the folder of checkpoints: those that were not as they were written
 
 log_line = logging.getLogger(__name__)
@@ -60,6 +61,9 @@ class Checkpoints:
     def __init__(self, folder: Path):
         self._folder = Path(folder).absolute()
         self._set_damaged_aside()
+        # Orbax lets replicas of an array write a part each, which a program of XLA for each shape and part cuts out.
+        arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=SLICED_FROM)
+        registry = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
         self._manager = ocp.CheckpointManager(
             self._folder,
             options=ocp.CheckpointManagerOptions(
@@ -68,7 +72,10 @@ class Checkpoints:
                 cleanup_tmp_directories=True,  # what a kill left unfinished
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
             ),
-            item_handlers={"state": ocp.StandardCheckpointHandler(), "progress": ocp.JsonCheckpointHandler()},
+            item_handlers={
+                "state": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
+                "progress": ocp.JsonCheckpointHandler(),
+            },
         )
 
     @property
@@ -82,7 +89,7 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_kept(state)),
+                state=ocp.args.PyTreeSave(_kept(state)),
                 progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
             ),
         )
@@ -106,9 +113,12 @@ class Checkpoints:
         target = jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes, shardings
         )
+        placed = ocp.checkpoint_utils.construct_restore_args(_kept(target))
         restored = self._manager.restore(
             step,
-            args=ocp.args.Composite(state=ocp.args.StandardRestore(_kept(target)), progress=ocp.args.JsonRestore()),
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeRestore(_kept(target), restore_args=placed), progress=ocp.args.JsonRestore()
+            ),
         )
         finite = jax.jit(lambda: jnp.ones((), bool), out_shardings=shardings.finite)()
         return TrainState(**restored.state, finite=finite), Progress(**restored.progress)

@@ -1,8 +1,13 @@
 """Whole runs: they learn, they resume bit for bit, and any number of devices gives the same."""
 
 import dataclasses
+import importlib
 import json
+import os
+import random
 import shutil
+import signal
+import sys
 from pathlib import Path
 
 import jax
@@ -11,14 +16,30 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import tiny
+import toy
 
 from mmdiff.data.loader import evaluation_batches, training_batches
 from mmdiff.data.tokenizer import Tokenizer
 from mmdiff.training import runs
 from mmdiff.training.checkpoints import Progress
 from mmdiff.training.config import ConfigError, to_json
+from mmdiff.training.interruption import EXIT_CODE
 from mmdiff.training.metrics import read_metrics
 from mmdiff.training.pretrain import example_maker, pretrain, run_keys
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "benchmarks"))
+stress = importlib.import_module("kill_and_resume")
+SCHEDULE = {"log_every": 1, "evaluate_every": 12, "save_every": 6}
+CONFIG = f"""
+import sys
+from pathlib import Path
+sys.path.append({str(ROOT / "tests")!r})
+import tiny
+
+def get_config(records):
+    return tiny.config(Path(records), **{SCHEDULE})
+"""
 
 
 def weights(workdir: Path) -> dict[str, np.ndarray]:
@@ -27,9 +48,13 @@ def weights(workdir: Path) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def unbroken(records, tmp_path_factory):
+    """A run, in a folder whose claim was cut short before, and its configuration."""
     workdir = tmp_path_factory.mktemp("unbroken") / "run"
-    config = tiny.config(records, steps=24, log_every=1, evaluate_every=8, save_every=6)
-    return pretrain(config, workdir, progress_bar=False), config
+    workdir.mkdir()
+    (workdir / "config.json.unfinished").write_text("{")
+    config = tiny.config(records, **SCHEDULE)
+    with stress.noting_batches(stress.ids_file(workdir)):
+        return pretrain(config, workdir, progress_bar=False), config
 
 
 def test_loss_falls_and_every_line_says_what_was_hidden(unbroken):
@@ -42,11 +67,30 @@ def test_loss_falls_and_every_line_says_what_was_hidden(unbroken):
         assert 0 < line["hidden_patches"] <= 0.25 * 2 * 24
 
 
-def test_a_finished_run_started_again_changes_nothing(unbroken):
+def test_a_run_killed_while_it_claims_its_folder_goes_on(unbroken):
+    assert json.loads((unbroken[0] / runs.SUMMARY).read_text())["step"] == 24
+
+
+def test_a_finished_run_started_again_on_a_copy_of_its_records_changes_nothing(unbroken, records, tmp_path):
     whole, config = unbroken
     before = (whole / runs.MODEL).read_bytes(), (whole / runs.METRICS).read_bytes()
-    pretrain(config, whole, progress_bar=False)
+    shutil.copytree(records, tmp_path / "copy")
+    pretrain(tiny.config(tmp_path / "copy", **dataclasses.asdict(config.train)), whole, progress_bar=False)
     assert before == ((whole / runs.MODEL).read_bytes(), (whole / runs.METRICS).read_bytes())
+
+
+def test_a_run_killed_in_a_save_and_told_to_stop_is_as_if_it_had_not_been(unbroken, records, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_DEFAULT_MATMUL_PRECISION", "highest")  # as in this process
+    (tmp_path / "config.py").write_text(CONFIG)
+    broken = tmp_path / "run"
+    words = ["pretrain", f"--config={tmp_path / 'config.py'}:{records}", "--workdir", str(broken)]
+    cache = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    killed = stress.live_and_end([*stress.noting(broken), *words], cache, broken, stress.SAVE, random.Random(0))
+    assert killed.code == -signal.SIGKILL and "unfinished" in killed.left
+    with toy.sigterm_at(broken, killed.last_line + 2):
+        assert stress.run_noting_batches(stress.ids_file(broken), words) == EXIT_CODE
+    assert stress.run_noting_batches(stress.ids_file(broken), words) == 0
+    assert stress.differences(unbroken[0], broken) == []
 
 
 def test_a_folder_of_another_run_is_refused_and_left_alone(unbroken, records, tmp_path):
@@ -62,12 +106,12 @@ def test_a_folder_of_another_run_is_refused_and_left_alone(unbroken, records, tm
     assert json.loads((whole / runs.CONFIG).read_text()) == json.loads(to_json(config))
 
 
-def test_a_run_whose_targets_come_from_a_copy_keeps_the_model_alone(records, tmp_path):
+def test_a_run_whose_targets_come_from_a_copy_keeps_the_model_alone(records, parts, tmp_path):
     config = tiny.config(records, steps=2, save_every=1, evaluate_every=2)
     config.masking = dataclasses.replace(config.masking, strategy="clip", unit="pooled", hide_at="input")
     config.objective.target_momentum = 0.5
     pretrain(config, tmp_path / "run", progress_bar=False)
-    assert {name.split("/")[0].split(".")[0] for name in weights(tmp_path / "run")} == {*parts_of_the_model(config)}
+    assert {name.split("/")[0].split(".")[0] for name in weights(tmp_path / "run")} == {*parts[1]}
     targets = json.loads((tmp_path / "run" / runs.TARGETS).read_text())
     assert (targets["split"], targets["unit"], targets["hide_at"]) == ("validation", "pooled", "input")
     assert targets["targets"] == [pools // 4 for pools in targets["pools"]] and len(set(targets["window"])) == 5
@@ -81,32 +125,25 @@ def test_a_run_whose_targets_come_from_a_copy_keeps_the_model_alone(records, tmp
     assert all((before[name] == after[name]).all() for name in before)
 
 
-def parts_of_the_model(config) -> dict:
-    return runs.build_model(config.model, Tokenizer(config.data.tokenizer), jax.random.key(0))[1]
-
-
 def test_masks_follow_the_clip_and_not_its_place_in_the_batch(parts):
     _, _, objective, batch = parts
     key, step = run_keys(0)[1], jnp.zeros((), jnp.int32)
-    turned = jax.tree.map(lambda x: jnp.asarray(x[::-1]), batch)
-    straight = objective.masks(jax.tree.map(jnp.asarray, batch), key, step).hidden
-    np.testing.assert_array_equal(objective.masks(turned, key, step).hidden[::-1], straight)
+    hidden = jax.jit(lambda batch: objective.masks(batch, key, step).hidden)
+    turned = jax.tree.map(lambda x: x[::-1], batch)
+    np.testing.assert_array_equal(hidden(turned)[::-1], hidden(batch))
 
 
 def test_static_masks_stay_and_fresh_masks_change(parts):
     config, _, objective, batch = parts
     batch, key = jax.tree.map(jnp.asarray, batch), run_keys(0)[1]
     fresh = dataclasses.replace(objective, masking=dataclasses.replace(config.masking, static=False))
-
-    def hidden(objective, step):
-        return np.asarray(objective.masks(batch, key, jnp.asarray(step)).hidden)
-
-    np.testing.assert_array_equal(hidden(objective, 0), hidden(objective, 7))
-    assert (hidden(fresh, 0) != hidden(fresh, 7)).any()
-    np.testing.assert_array_equal(hidden(fresh, 7), hidden(fresh, 7))
+    hidden, again = (jax.jit(lambda step, o=o: o.masks(batch, key, step).hidden) for o in (objective, fresh))
+    np.testing.assert_array_equal(hidden(0), hidden(7))
+    assert (again(0) != again(7)).any()
+    np.testing.assert_array_equal(again(7), again(7))
 
 
-def test_a_run_never_goes_on_with_other_records(unbroken, records, tmp_path):
+def test_a_run_never_goes_on_with_other_records(unbroken, tmp_path):
     whole, config = unbroken
     before = (whole / runs.MODEL).read_bytes()
     other = tiny.write_dataset(tmp_path / "other", [tiny.record(i) for i in range(20, 32)], [tiny.record(40)])
@@ -114,25 +151,13 @@ def test_a_run_never_goes_on_with_other_records(unbroken, records, tmp_path):
     with pytest.raises(runs.RunError, match="no longer holds what the run"):
         pretrain(moved, whole, progress_bar=False)
     assert (whole / runs.MODEL).read_bytes() == before
-    # The same records in another place are the same records.
-    shutil.copytree(records, tmp_path / "copy")
-    pretrain(tiny.config(tmp_path / "copy", **dataclasses.asdict(config.train)), whole, progress_bar=False)
 
 
-def test_a_run_killed_while_it_claims_its_folder_goes_on(records, tmp_path):
-    config = tiny.config(records, steps=1)
-    config.optimizer.warmup_steps = 0
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json.unfinished").write_text("{")
-    pretrain(config, tmp_path / "run", progress_bar=False)
-    assert json.loads((tmp_path / "run" / runs.SUMMARY).read_text())["step"] == 1
-
-
-def test_a_loss_that_is_no_number_stops_the_run(records, tmp_path):
-    config = tiny.config(records, steps=20, log_every=1)
-    config.optimizer.learning_rate, config.optimizer.warmup_steps = 1e30, 0
-    with pytest.raises(runs.RunError, match="lower --config.optimizer.learning_rate"):
-        pretrain(config, tmp_path / "run", progress_bar=False)
+def test_a_loss_that_is_no_number_stops_the_run(unbroken, records, tmp_path):
+    silent = [dataclasses.replace(tiny.record(i), mel_scale=0.0) for i in range(8)]
+    broken = tiny.write_dataset(tmp_path / "records", silent, [tiny.record(8)])
+    with pytest.raises(runs.RunError, match=r"step 1 is no number .*clip.*lower --config.optimizer.learning_rate"):
+        pretrain(tiny.config(broken), tmp_path / "run", progress_bar=False)
     assert not (tmp_path / "run" / runs.SUMMARY).exists()
 
 
@@ -141,8 +166,8 @@ def test_empty_clips_that_fill_a_batch_change_no_metric(parts, mask_padding):
     config, params, objective, batch = parts
     masking = dataclasses.replace(config.masking, mask_padding=mask_padding)
     objective = dataclasses.replace(objective, masking=masking)
-    few = jax.tree.map(lambda x: jnp.asarray(x[:2]), batch)
-    filled = jax.tree.map(lambda x: jnp.concatenate([x, jnp.zeros_like(x)]), few)
+    few = jax.tree.map(lambda x: x[:2], batch)
+    filled = jax.tree.map(lambda x: np.concatenate([x, np.zeros_like(x)]), few)
     run = jax.jit(lambda batch: objective(params, batch, run_keys(0)[1], jnp.zeros((), jnp.int32))[1])
     alone, among = run(few), run(filled)
     for name in alone:
@@ -155,12 +180,10 @@ def test_a_batch_that_the_devices_cannot_share_is_explained(records, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_training_stops_when_validation_no_longer_improves(records, tmp_path):
-    config = tiny.config(records, steps=50, evaluate_every=1, save_every=50, patience=2)
-    config.optimizer.learning_rate = 0.0
-    pretrain(config, tmp_path / "run", progress_bar=False)
-    steps = [line["step"] for line in read_metrics(tmp_path / "run" / runs.METRICS) if line["split"] == "validation"]
-    assert steps == [1, 2, 3, 4]  # one that counts, then patience + 1 that do not
+def test_training_stops_when_validation_no_longer_improves(tmp_path):
+    ending = toy.run(tmp_path, toy.schedule(50, evaluate_every=1, save_every=50, patience=2), learning_rate=0.0)
+    steps = [line["step"] for line in read_metrics(tmp_path / runs.METRICS) if line["split"] == "validation"]
+    assert ending.stopped and steps == [1, 2, 3, 4]  # one that counts, then patience + 1 that do not
 
 
 def test_progress_counts_evaluations_without_improvement():
@@ -171,11 +194,15 @@ def test_progress_counts_evaluations_without_improvement():
     assert progress.update(5, 4.0, 1e-4) and (progress.best_step, progress.best_loss) == (5, 4.0)
 
 
-def test_evaluation_sees_every_record_once_on_any_number_of_hosts(records, parts):
-    config = parts[0]
+def maker(parts):
+    """What makes examples of records for a model."""
+    config, _, objective, _ = parts
     tokenizer = Tokenizer(config.data.tokenizer)
-    sizes, _ = runs.build_model(config.model, tokenizer, jax.random.key(0))
-    make = example_maker(config.data, config.masking, lambda label, part: 1.0, sizes, tokenizer)
+    return example_maker(config.data, config.masking, lambda label, part: 1.0, objective.model.config, tokenizer)
+
+
+def test_evaluation_sees_every_record_once_on_any_number_of_hosts(records, parts):
+    make = maker(parts)
     for hosts in (1, 2, 3):
         batches = [list(evaluation_batches(str(records), "validation", make, 2, h, hosts)) for h in range(hosts)]
         assert len({len(b) for b in batches}) == 1
@@ -185,10 +212,7 @@ def test_evaluation_sees_every_record_once_on_any_number_of_hosts(records, parts
 
 @pytest.mark.parametrize("batch_size", [1, 5, 24])
 def test_any_batch_size_fits_any_number_of_records(records, parts, batch_size):
-    config = parts[0]
-    tokenizer = Tokenizer(config.data.tokenizer)
-    sizes, _ = runs.build_model(config.model, tokenizer, jax.random.key(0))
-    make = example_maker(config.data, config.masking, lambda label, part: 1.0, sizes, tokenizer)
+    make = maker(parts)
     iterator = training_batches(str(records), make, batch_size, 0, 2, 0, 1)
     seen = [int(x) for _ in range(120 // batch_size) for x in next(iterator).id]
     iterator.close()
@@ -197,10 +221,7 @@ def test_any_batch_size_fits_any_number_of_records(records, parts, batch_size):
 
 
 def test_hosts_train_on_records_of_their_own(records, parts):
-    config = parts[0]
-    tokenizer = Tokenizer(config.data.tokenizer)
-    sizes, _ = runs.build_model(config.model, tokenizer, jax.random.key(0))
-    make = example_maker(config.data, config.masking, lambda label, part: 1.0, sizes, tokenizer)
+    make = maker(parts)
     seen = []
     for host in range(2):
         iterator = training_batches(str(records), make, 6, 0, 1, host, 2)

@@ -6,10 +6,14 @@ Runs it in a process of its own, for tests that send signals; it ends as the com
 where `hosts.VARIABLES` are set.
 """
 
+import contextlib
 import dataclasses
 import os
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +29,7 @@ from mmdiff.training import hosts
 from mmdiff.training.config import TrainConfig
 from mmdiff.training.interruption import EXIT_CODE, Preempted, sigterm_raises
 from mmdiff.training.loop import Training, open_position, run_loop
+from mmdiff.training.metrics import read_metrics
 from mmdiff.training.sharding import make_mesh
 
 BATCH = 8
@@ -80,10 +85,17 @@ def schedule(steps: int, **changed) -> TrainConfig:
 
 
 def run(
-    folder: Path, train: TrainConfig, batches=None, fsdp: int = 1, validation_seconds: float = 0.0, width=4, **more
+    folder: Path,
+    train: TrainConfig,
+    batches=None,
+    fsdp: int = 1,
+    validation_seconds: float = 0.0,
+    width: int = 4,
+    learning_rate: float = 0.05,
+    **more,
 ):
     """One run of the loop; further arguments are the loop's."""
-    optimizer = optax.adam(0.05)
+    optimizer = optax.adam(learning_rate)
     mesh = make_mesh(fsdp)
     batches = batches or endless()
     params = {"slope": jnp.ones(width), "offset": jnp.zeros(())}
@@ -111,9 +123,35 @@ def run(
     return run_loop(position, training, train, mesh, folder, progress_bar=False, **more)
 
 
+def at_step(folder: Path, step: int) -> bool:
+    """Whether a run has written of a step."""
+    return any(line["step"] >= step for line in read_metrics(folder / "metrics.jsonl"))
+
+
+@contextlib.contextmanager
+def sigterm_at(folder: Path, step: int) -> Iterator[None]:
+    """SIGTERM comes to this process when the run in a folder has written of a step."""
+    ended = threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(0.02):
+            if at_step(folder, step):
+                return os.kill(os.getpid(), signal.SIGTERM)
+
+    teller = threading.Thread(target=tell)
+    with sigterm_raises():
+        teller.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            teller.join()
+
+
 if __name__ == "__main__":
     import logging
 
+    sys.modules["torch"] = None  # tensorboardX imports it where it is there, for two seconds
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("mmdiff").setLevel(logging.INFO)
     if hosts.COUNT in os.environ:
