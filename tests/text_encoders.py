@@ -1,10 +1,12 @@
 """Tiny random text models on disk, as Hugging Face folders hold them, and tiny vocabularies."""
 
+import functools
 import json
 import re
 from collections import Counter
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import numpy as np
 import safetensors.numpy
@@ -21,6 +23,12 @@ SIZES = TextEncoderConfig(
 
 # One program: run one by one, each of its operations would be compiled.
 drawn_params = jax.jit(init_text_params, static_argnums=(0, 2, 3, 4))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def applied(model: nn.Module, params: dict, method: str, *arrays: jax.Array):
+    """What a method of a model makes of these, as one program."""
+    return model.apply({"params": params}, *arrays, method=method)
 
 
 def arrays(seed: int = 0) -> dict[str, np.ndarray]:
