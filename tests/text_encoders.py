@@ -1,10 +1,12 @@
 """Tiny random text models on disk, as Hugging Face folders hold them, and tiny vocabularies."""
 
+import functools
 import json
 import re
 from collections import Counter
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import numpy as np
 import safetensors.numpy
@@ -19,13 +21,22 @@ SIZES = TextEncoderConfig(
     vocab_size=len(VOCABULARY), hidden_size=8, layers=2, heads=2, intermediate_size=16, positions=12, token_types=2
 )
 
+# One program: run one by one, each of its operations would be compiled.
+drawn_params = jax.jit(init_text_params, static_argnums=(0, 2, 3, 4))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def applied(model: nn.Module, params: dict, method: str, *arrays: jax.Array):
+    """What a method of a model makes of these, as one program."""
+    return model.apply({"params": params}, *arrays, method=method)
+
 
 def arrays(seed: int = 0) -> dict[str, np.ndarray]:
     """Random parameters by Hugging Face's names, the embeddings of words so large that texts differ."""
     rng = np.random.default_rng(seed)
-    flat = flatten_dict(init_params(SIZES, jax.random.key(0)), sep=".")
+    shapes = jax.eval_shape(lambda: init_params(SIZES, jax.random.key(0)))
     stored = {}
-    for name, x in flat.items():
+    for name, x in flatten_dict(shapes, sep=".").items():
         shape = x.shape[::-1] if name.endswith(".kernel") else x.shape
         drawn = rng.normal(size=shape) * (1.0 if "word_embeddings" in name else 0.1) + name.endswith("scale")
         stored[their_name(f"encoder.{name}")] = drawn.astype(np.float32)
@@ -113,6 +124,6 @@ def write_masked_model(
         layer_norm_epsilon=1e-5 if roberta else 1e-12,
         family=family,
     )._replace(**sizes)
-    params = init_text_params(config, jax.random.key(seed), parts, len(labels), head)
+    params = drawn_params(config, jax.random.key(seed), parts, len(labels), head)
     write_text_model(folder, config, params, tokenizer.to_str(), labels, head)
     return folder

@@ -18,7 +18,7 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mmdiff.errors import UserError
-from mmdiff.models.reserve import ReserveConfig, init_params
+from mmdiff.models.reserve import MerlotReserve, ReserveConfig, init_params
 from mmdiff.whole_files import write_whole
 
 # Continued pretraining in the original kept neither; a file without them is still a model.
@@ -147,7 +147,7 @@ def check_params(found: dict, config: ReserveConfig, *, source: str, fill: jax.A
     wanted = flatten_dict(jax.eval_shape(lambda: init_params(config, jax.random.key(0))), sep="/")
     dropped = [module for module in DROPPABLE if not any(name.split("/")[0] == module for name in found)]
     if dropped and fill is not None:
-        fresh = flatten_dict(init_params(config, fill), sep="/")
+        fresh = flatten_dict(_droppable_params(config, fill), sep="/")
         found = found | {name: fresh[name] for name in fresh if name.split("/")[0] in dropped}
     missing = sorted(set(wanted) - set(found))
     surplus = sorted(set(found) - set(wanted))
@@ -162,6 +162,15 @@ def check_params(found: dict, config: ReserveConfig, *, source: str, fill: jax.A
             parts.append(f"it was saved without {' and '.join(dropped)}: pass `fill` to start those at random")
         raise CheckpointError(f"{source} does not match the model: {'; '.join(parts)}")
     return unflatten_dict({name: np.asarray(found[name], np.float32) for name in wanted}, sep="/")
+
+
+def _droppable_params(config: ReserveConfig, key: jax.Array) -> dict:
+    """What `init_params` draws of the modules that a file may lack, without running the others."""
+
+    def touch(model: MerlotReserve, spans: jax.Array) -> None:
+        model.project(model.encode_spans(spans))
+
+    return MerlotReserve(config).init(key, jnp.zeros((1, 2), jnp.int32), method=touch)["params"]
 
 
 def save_safetensors(path: str | Path, params: dict) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -68,6 +69,7 @@ def finetune(
     schedule.log_every = min(schedule.log_every, epoch)  # a line of each epoch at least
     optimizer = make_optimizer(optimizer_config, schedule.steps)
     objective = QuestionAnswering(MerlotReserve(sizes), config.questions)
+    ask_all = jax.jit(objective.correct)  # one program for all seeds
     validation = functools.partial(batches_in_order, asked["validation"], ask, micro // hosts, host, hosts)
     used = {name: module for name, module in params.items() if name not in UNUSED}
 
@@ -95,7 +97,7 @@ def finetune(
         position = open_position(workdir, used | {"proj": {"kernel": kernel}}, optimizer, batches, mesh)
         ending = run_loop(position, training, train, mesh, workdir, progress_bar=progress_bar)
         best = unflatten_dict(read_arrays(workdir / runs.MODEL), sep="/")
-        correct = _correct(objective, best, validation, mesh)
+        correct = _correct(ask_all, best, validation, mesh)
         with whole(workdir / PREDICTED) as unfinished, unfinished.open("wb") as file:
             np.save(file, correct)
         summary = {"step": ending.step, "best_step": ending.progress.best_step, "stopped_early": ending.stopped}
@@ -113,10 +115,9 @@ def finetune(
     )
 
 
-def _correct(objective: QuestionAnswering, params: dict, validation, mesh) -> np.ndarray:
+def _correct(ask: Callable, params: dict, validation, mesh) -> np.ndarray:
     """What of every validation question is right, bool [q, 3]."""
     params = jax.tree.map(jnp.asarray, params)
-    ask = jax.jit(objective.correct)
     parts = [(batch, ask(params, put_batch(mesh, batch))) for batch in validation()]
     return np.concatenate([np.asarray(right)[batch.offered.any(axis=1)] for batch, right in parts])
 

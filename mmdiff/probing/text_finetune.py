@@ -74,6 +74,7 @@ def finetune_text(
     schedule.log_every = min(schedule.log_every, epoch)  # a line of each epoch at least
     optimizer = make_optimizer(optimizer_config, schedule.steps)
     objective = TextClassification(TextModel(config, len(task.labels), head))
+    tell = Teller(objective, mesh)  # one program for all seeds
     lengths = bucket_lengths([len(example.tokens) for example in train_split.examples], settings.data.buckets)
 
     def in_order(split: TaskSplit):
@@ -119,7 +120,6 @@ def finetune_text(
         )
         position = open_position(workdir, first_params(model, config, task, seed), optimizer, batches, mesh)
         ending = run_loop(position, training, train, mesh, workdir, progress_bar=progress_bar)
-        tell = Teller(objective, mesh)
         best = read_text_model(workdir / FINETUNED_MODEL).params
         told = [tell(params, task.splits["test"], in_order(task.splits["test"])) for params in (best, ending.params)]
         with whole(workdir / PREDICTED) as unfinished, unfinished.open("wb") as file:

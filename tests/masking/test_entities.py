@@ -2,7 +2,7 @@
 
 import logging
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 from text_encoders import write_masked_model
@@ -121,13 +121,14 @@ def test_a_tagger_tags_a_word_as_its_first_token(tmp_path, corpus, family):
     finder = open_entities(str(folder), corpus, progress_bar=False)
     model = read_text_model(folder)
     tokenizer = TextTokenizer(model.tokenizer, model.config.longest)
+    tokenized = tokenizer.encode(TEXTS)
+    length = max(len(tokens.tokens) for tokens in tokenized)
+    valid = np.arange(length) < np.array([[len(tokens.tokens)] for tokens in tokenized])
+    rows = np.stack([np.pad(tokens.tokens, (0, length - len(tokens.tokens))) for tokens in tokenized])
+    module = TextModel(model.config, len(LABELS), "token")
+    classify = jax.jit(lambda *arrays: module.apply({"params": model.params}, *arrays, method="classify_tokens"))
     several = 0
-    for said in TEXTS:
-        tokens = tokenizer.encode([said])[0]
-        one = jnp.asarray(tokens.tokens)[None]
-        logits = TextModel(model.config, len(LABELS), "token").apply(
-            {"params": model.params}, one, jnp.ones_like(one, bool), method="classify_tokens"
-        )[0]
+    for said, tokens, logits in zip(TEXTS, tokenized, np.asarray(classify(rows, valid)), strict=True):
         spans = word_spans(said)
         tags = [LABELS[int(logits[token].argmax())] for token in first_tokens(tuple(spans), tokens)]
         expected = [(spans[first][0], spans[last - 1][1]) for first, last, _ in entity_spans(iob2(tags))]

@@ -1,7 +1,6 @@
 """The example of the documentation, installed as a package of its own in a temporary folder."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -9,6 +8,10 @@ from pathlib import Path
 
 import pytest
 import tiny
+
+from mmdiff.masking.strategies import find
+from mmdiff.training.config import paper_pretraining
+from mmdiff.training.pretrain import pretrain
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTED = (ROOT / "docs/masking.md").read_text(encoding="utf-8")
@@ -34,19 +37,14 @@ def test_the_example_is_ten_lines():
     assert len(documented("center_masking.py").strip().splitlines()) <= 10
 
 
-def test_a_strategy_of_another_package_trains_by_either_name(installed, tmp_path):
+def test_a_strategy_of_another_package_trains_by_either_name(installed, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(installed)
+    assert find("center") == find("center_masking:center")
     folder = tiny.write_dataset(tmp_path / "records", [tiny.record(i, boxes=False) for i in range(2)], [])
-    program = (
-        "import tiny, json, pathlib\nfrom mmdiff.training.pretrain import pretrain\n"
-        "from mmdiff.training.config import paper_pretraining\nfrom mmdiff.masking.strategies import find\n"
-        "assert find('center') == find('center_masking:center')\n"
-        f"config = tiny.config(pathlib.Path({str(folder)!r}), steps=1, batch_size=1)\n"
-        f"config.masking = paper_pretraining('center').masking\nconfig.masking.noise = 0.0\n"
-        f"pretrain(config, {str(tmp_path / 'run')!r}, progress_bar=False)"
-    )
-    path = os.pathsep.join([str(installed), str(ROOT / "tests"), str(ROOT)])
-    environment = os.environ | {"PYTHONPATH": path, "XLA_FLAGS": ""}
-    subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=tmp_path)
+    config = tiny.config(folder, steps=1)
+    config.masking = paper_pretraining("center").masking
+    config.masking.noise = 0.0
+    pretrain(config, tmp_path / "run", progress_bar=False)
     targets = json.loads((tmp_path / "run/targets.json").read_text())
     assert targets["hidden"] == [12, 12]
     assert json.loads((tmp_path / "run/config.json").read_text())["masking"]["strategy"] == "center"

@@ -42,9 +42,9 @@ def test_budget_is_exact_and_at_most_one_group_is_cut(size, seed, kinds, share, 
 
 def test_choice_does_not_depend_on_padding():
     group = jnp.arange(20) // 3
-    short = choose(jax.random.key(3), jnp.zeros(20), group, jnp.ones(20, bool), 8)
+    short = chosen_of(jax.random.key(3), jnp.zeros(20), group, jnp.ones(20, bool), 8)
     padded_group = jnp.concatenate([group, jnp.arange(20, 30)])
-    longer = choose(jax.random.key(3), jnp.zeros(30), padded_group, jnp.arange(30) < 20, 8)
+    longer = chosen_of(jax.random.key(3), jnp.zeros(30), padded_group, jnp.arange(30) < 20, 8)
     np.testing.assert_array_equal(longer[:20], short)
     assert not longer[20:].any()
 
@@ -80,7 +80,7 @@ def test_groups_are_drawn_one_after_another_in_proportion_to_what_is_left():
 
 def test_without_noise_the_highest_scores_win():
     score = jnp.array([0.1, 0.9, 0.5, 0.7])
-    chosen = choose(jax.random.key(0), score, jnp.arange(4), jnp.ones(4, bool), 2, noise=0.0)
+    chosen = chosen_of(jax.random.key(0), score, jnp.arange(4), jnp.ones(4, bool), 2, noise=0.0)
     assert chosen.tolist() == [False, True, False, True]
 
 

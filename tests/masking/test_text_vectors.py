@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from text_encoders import VOCABULARY, write_masked_model, write_text_encoder
+from text_encoders import VOCABULARY, applied, write_masked_model, write_text_encoder
 
 from mmdiff.masking import text_vectors
 from mmdiff.masking.text_vectors import FEWEST_KEPT, TextEncoder, load_text_encoder
@@ -82,7 +82,7 @@ def test_a_cache_that_cannot_be_written_stops_nothing(model, tmp_path, monkeypat
 def test_the_pooler_is_that_of_the_model(cache, tmp_path):
     found = read_text_model(write_masked_model(tmp_path / "model", ["the parser reads a sentence"]))
     ids = jnp.array([found.tokenizer.encode("parser sentence").ids], jnp.int32)
-    pooled = np.asarray(TextModel(found.config).apply({"params": found.params}, ids, ids >= 0, method="pooled"))[0]
+    pooled = np.asarray(applied(TextModel(found.config), found.params, "pooled", ids, ids >= 0))[0]
     encoder = load_text_encoder(tmp_path / "model", "pooler")
     np.testing.assert_allclose(encoder.embed(["parser sentence"])[0], pooled / np.linalg.norm(pooled), atol=1e-5)
     assert encoder.pool == "pooler"

@@ -1,6 +1,7 @@
 """What of a text is hidden: the budget is exact, groups fall whole, scores decide how often."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -30,13 +31,20 @@ MASKABLE = WORD > 0
 
 def tokens(key: jax.Array, pad: int = 0) -> Tokens:
     arrays = (WORD, WEIGHT, ENTITY, NGRAM, ATTENTION, IMPORTANCE)
-    return Tokens(*(jnp.pad(jnp.asarray(x), (0, pad)) for x in arrays), key)
+    return Tokens(*(np.pad(x, (0, pad)) for x in arrays), key)
 
 
-def draw(config: WordMaskingConfig, count: int = 400, pad: int = 0) -> np.ndarray:
+@functools.cache
+def masking(*fields):
+    """The masks of a text with 4000 different keys, as one program for all texts of a length."""
+    keys, config = jax.random.split(jax.random.key(1), 4000), WordMaskingConfig(*fields)
+    return jax.jit(lambda text: jax.vmap(lambda key: mask_tokens(key, text._replace(key=key), config).hidden)(keys))
+
+
+def draw(config: WordMaskingConfig, count: int = 400, pad: int = 0, **changed) -> np.ndarray:
     """[count, t] masks of the text with different keys."""
-    keys = jax.random.split(jax.random.key(1), count)
-    return np.asarray(jax.jit(jax.vmap(lambda key: mask_tokens(key, tokens(key, pad), config).hidden))(keys))
+    text = tokens(jax.random.key(0), pad)._replace(**changed)
+    return np.asarray(masking(*dataclasses.astuple(config))(text))[:count]
 
 
 def config(strategy: str, **changed) -> WordMaskingConfig:
@@ -140,8 +148,8 @@ def test_mslm_hides_entities_and_others_at_their_own_rates():
 
 def test_spans_are_of_geometric_length():
     """SpanBERT, section 3.1: p = 0.2, cut off at 10 words, 3.8 on average."""
-    words = jnp.arange(1, 2001)
-    groups = np.asarray(drawn_spans(tokens(jax.random.key(5))._replace(word=words)))
+    words = np.arange(1, 2001, dtype=np.int32)
+    groups = np.asarray(jax.jit(drawn_spans)(tokens(jax.random.key(5))._replace(word=words)))
     _, lengths = np.unique(groups, return_counts=True)
     lengths = lengths[:-1]  # the last one ends with the text
     assert lengths.max() <= 10
@@ -151,9 +159,8 @@ def test_spans_are_of_geometric_length():
 
 
 def test_a_text_without_words_loses_nothing():
-    bare = tokens(jax.random.key(0))._replace(word=jnp.zeros_like(WORD))
     for strategy in WORD_STRATEGIES:
-        assert not mask_tokens(jax.random.key(0), bare, config(strategy)).hidden.any()
+        assert not draw(config(strategy), word=np.zeros_like(WORD)).any()
 
 
 def loudest(seen: Tokens):
@@ -208,9 +215,13 @@ def test_replacements():
     original, hidden = jnp.full(count, 7), jnp.arange(count) % 2 == 0
     ordinary = jnp.arange(10, 20)
 
-    def replaced(how: str, together: bool = False) -> np.ndarray:
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def program(how: str, together: bool) -> jax.Array:
         group = jnp.arange(count) // 4
-        return np.asarray(replace(jax.random.key(0), original, hidden, group, how, 3, ordinary, together))
+        return replace(jax.random.key(0), original, hidden, group, how, 3, ordinary, together)
+
+    def replaced(how: str, together: bool = False) -> np.ndarray:
+        return np.asarray(program(how, together))
 
     for how in ("random", "mask", "80-10-10"):
         assert (replaced(how)[1::2] == 7).all()

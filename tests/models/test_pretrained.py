@@ -32,7 +32,7 @@ def test_the_original_file_is_written_byte_for_byte(golden_folder, tmp_path):
 @pytest.fixture(scope="module")
 def tiny():
     config = ReserveConfig(64, 1, 1, 1, 1, vocab_size=50, image_grid=GRID)
-    return config, jax.device_get(init_params(config, jax.random.key(0)))
+    return config, jax.device_get(jax.jit(init_params, static_argnums=0)(config, jax.random.key(0)))
 
 
 def save(path, params, kind):

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from flax.traverse_util import flatten_dict
-from text_encoders import SPECIAL, train_vocabulary, write_masked_model
+from text_encoders import SPECIAL, applied, drawn_params, train_vocabulary, write_masked_model
 
 from mmdiff.models.pretrained import CheckpointError
 from mmdiff.models.pretrained_text import read_text_model, their_name, write_text_model
-from mmdiff.models.text_encoder import TextModel, init_text_params, parts_of
+from mmdiff.models.text_encoder import TextModel, parts_of
 from mmdiff.models.torch_file import read_torch_file
 
 torch = pytest.importorskip("torch")
@@ -95,13 +95,13 @@ def test_hidden_states_are_those_of_transformers_with_padding_and_types(family, 
         expected = run_theirs(base, tokens, token_type_ids=torch.tensor(types), output_attentions=True)
         no_types = run_theirs(base, tokens, output_attentions=True)
     ours, arrays = TextModel(found.config), [jnp.asarray(x) for x in (tokens, VALID, types)]
-    actual = ours.apply({"params": found.params}, *arrays, method="encode")
+    actual = applied(ours, found.params, "encode", *arrays)
     np.testing.assert_allclose(np.asarray(actual)[VALID], expected.last_hidden_state.numpy()[VALID], atol=1e-5)
     assert np.abs(expected.last_hidden_state.numpy()).max() > 0.5
-    attention = ours.apply({"params": found.params}, *arrays[:2], method="cls_attention")
+    attention = applied(ours, found.params, "cls_attention", *arrays[:2])
     np.testing.assert_allclose(attention, no_types.attentions[-1].mean(1)[:, 0], atol=1e-6)
     if ending == "Model":
-        pooled = ours.apply({"params": found.params}, *arrays[:2], method="pooled")
+        pooled = applied(ours, found.params, "pooled", *arrays[:2])
         np.testing.assert_allclose(pooled, no_types.pooler_output, atol=1e-5)
     assert set(found.params) == {"encoder", "pooler" if ending == "Model" else "mlm_head"}
 
@@ -128,7 +128,7 @@ def test_the_masked_language_loss_and_each_gradient_are_those_of_transformers(fa
         taken = jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], axis=-1)[..., 0]
         return -(taken * counts).sum() / counts.sum(), logits
 
-    (value, logits), gradients = jax.value_and_grad(loss, has_aux=True)(found.params)
+    (value, logits), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(found.params)
     expected = np.take_along_axis(outputs.logits.detach().numpy(), POSITIONS[..., None], axis=1)
     np.testing.assert_allclose(logits, expected, atol=1e-5)
     np.testing.assert_allclose(value, outputs.loss.detach(), rtol=1e-6)
@@ -159,7 +159,7 @@ def test_classifiers_and_their_gradients_are_those_of_transformers(family, endin
         logits = TextModel(found.config, 3, head).apply({"params": params}, *arrays, method=method)
         return (jnp.sin(logits) * read[..., None]).sum(), logits
 
-    gradients, logits = jax.grad(of, has_aux=True)(found.params)
+    gradients, logits = jax.jit(jax.grad(of, has_aux=True))(found.params)
     np.testing.assert_allclose(np.asarray(logits)[read], outputs.detach().numpy()[read], atol=1e-5)
     theirs_by_name = {name.removeprefix(f"{family.lower()}."): p.grad for name, p in model.named_parameters()}
     for name, gradient in flatten_dict(gradients, sep=".").items():
@@ -186,7 +186,7 @@ def test_a_folder_that_is_written_is_read_by_transformers_and_by_us(family, auto
     made = write_masked_model(tmp_path / "made", TEXTS, family.lower())
     config, tokenizer = read_text_model(made)[0]._replace(dropout=0.2), read_text_model(made).tokenizer.to_str()
     parts = parts or parts_of(config, head)
-    params = init_text_params(config, jax.random.key(1), parts, len(labels), head)
+    params = drawn_params(config, jax.random.key(1), parts, len(labels), head)
     write_text_model(tmp_path / "out", config, params, tokenizer, labels, head)
     again = read_text_model(tmp_path / "out")
     assert (again.config, again.labels, again.head, again.name) == (config, labels, head, "out")
@@ -201,12 +201,12 @@ def test_a_folder_that_is_written_is_read_by_transformers_and_by_us(family, auto
     if head:
         assert model.config.id2label == dict(enumerate(labels))
         method = "classify" if head == "sequence" else "classify_tokens"
-        actual, expected = ours.apply({"params": params}, *arrays, method=method), outputs.logits
+        actual, expected = applied(ours, params, method, *arrays), outputs.logits
     elif "mlm_head" in parts:
         places = jnp.arange(6)[None]
-        actual, expected = ours.apply({"params": params}, *arrays, places, method="masked_logits"), outputs.logits
+        actual, expected = applied(ours, params, "masked_logits", *arrays, places), outputs.logits
     else:
-        actual, expected = ours.apply({"params": params}, *arrays, method="encode"), outputs.last_hidden_state
+        actual, expected = applied(ours, params, "encode", *arrays), outputs.last_hidden_state
     np.testing.assert_allclose(actual, expected.numpy(), atol=1e-5)
     theirs_tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
     assert theirs_tokenizer("the parser")["input_ids"] == again.tokenizer.encode("the parser").ids

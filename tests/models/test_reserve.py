@@ -1,5 +1,7 @@
 """The model equals the original implementation, array by array."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,23 +20,38 @@ from mmdiff.models.reserve import (
 from mmdiff.models.transformer import gelu
 
 
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def outputs(model: MerlotReserve, params: dict, methods: tuple, *inputs) -> list:
+    """What several methods make of the same inputs, as one program: run one by one, each operation is compiled."""
+    return [model.apply({"params": params}, *inputs, method=method) for method in methods]
+
+
 def test_primitives_equal_the_original(golden):
     close(rotary.coordinates(7), golden["prim/rotary_1d_center"])
     close(rotary.coordinates(7, center=False), golden["prim/rotary_1d_nocenter"])
     close(rotary.grid_coordinates(4, 6), golden["prim/rotary_2d"])
     close(rotary.grid_coordinates(2, 3), golden["prim/rotary_2d_pooled"])
-    close(jnp.stack(rotary.sinusoids(jnp.asarray(golden["prim/rotary_2d"]))), golden["prim/sinusoids_2d"])
-    position = multimodal_position(golden["prim/mm_in_h"], 0.0, golden["prim/mm_in_seg"], golden["prim/mm_in_tok"])
-    close(position, golden["prim/mm_coords"])
-    close(jnp.stack(rotary.sinusoids(position), axis=1), golden["prim/mm_sinusoids"])
-    close(rotary.apply_rotary(jnp.asarray(golden["prim/rotary_in"]), position), golden["prim/rotary_out"])
-    close(gelu(jnp.asarray(golden["prim/gelu_in"])), golden["prim/gelu_out"])
-    close(unit_normalize(jnp.asarray(golden["prim/unitnorm_in"])), golden["prim/unitnorm_out"])
+
+    @jax.jit
+    def made(given):
+        position = multimodal_position(given["mm_in_h"], 0.0, given["mm_in_seg"], given["mm_in_tok"])
+        return {
+            "sinusoids_2d": jnp.stack(rotary.sinusoids(given["rotary_2d"])),
+            "mm_coords": position,
+            "mm_sinusoids": jnp.stack(rotary.sinusoids(position), axis=1),
+            "rotary_out": rotary.apply_rotary(given["rotary_in"], position),
+            "gelu_out": gelu(given["gelu_in"]),
+            "unitnorm_out": unit_normalize(given["unitnorm_in"]),
+        }
+
+    given = ("mm_in_h", "mm_in_seg", "mm_in_tok", "rotary_2d", "rotary_in", "gelu_in", "unitnorm_in")
+    for name, found in made({name: jnp.asarray(golden[f"prim/{name}"]) for name in given}).items():
+        close(found, golden[f"prim/{name}"])
 
 
 def test_vision_encoder_equals_the_original(golden, golden_model):
     model, params = golden_model
-    images = model.apply({"params": params}, golden["in/images"], method="encode_images")
+    (images,) = outputs(model, params, ("encode_images",), golden["in/images"])
     close(images.cls, golden["vision/cls"])
     close(images.sequence, golden["vision/seq"])
     close(images.pooled, golden["vision/seq_attnpool"])
@@ -42,26 +59,26 @@ def test_vision_encoder_equals_the_original(golden, golden_model):
 
 def test_audio_encoder_equals_the_original(golden, golden_model):
     model, params = golden_model
-    audio = model.apply({"params": params}, golden["in/audio_clips"], method="encode_audio")
+    audio, unit = outputs(model, params, ("encode_audio", "embed_audio"), golden["in/audio_clips"])
     close(audio.cls, golden["audio/cls"])
     close(audio.sequence, golden["audio/seq"])
     close(audio.pooled, golden["audio/seq_attnpool"])
-    unit = model.apply({"params": params}, golden["in/audio_clips"], method="embed_audio")
     close(unit, golden["audio/embed_audio_only"])
 
 
 def test_span_encoder_equals_the_original(golden, golden_model):
     model, params = golden_model
-    tokens = golden["in/text_spans"]
-    close(model.apply({"params": params}, tokens, method=lambda m, t: m.token_encoder(t)), golden["span/token_embs"])
-    close(model.apply({"params": params}, tokens, method="encode_spans"), golden["span/cls_raw"])
-    close(model.apply({"params": params}, tokens, method="embed_spans"), golden["span/embed_text_spans_only"])
+    methods = (lambda model, tokens: model.token_encoder(tokens), "encode_spans", "embed_spans")
+    embedded, raw, unit = outputs(model, params, methods, golden["in/text_spans"])
+    close(embedded, golden["span/token_embs"])
+    close(raw, golden["span/cls_raw"])
+    close(unit, golden["span/embed_text_spans_only"])
 
 
 def test_a_span_of_sixteen_tokens_is_refused(golden_model):
     model, params = golden_model
     with pytest.raises(ValueError, match="at most 15 tokens"):
-        model.apply({"params": params}, jnp.ones((1, 16), jnp.int32), method="encode_spans")
+        outputs(model, params, ("encode_spans",), jnp.ones((1, 16), jnp.int32))
 
 
 JOINT_CASES = {
@@ -87,28 +104,26 @@ JOINT_CASES = {
 @pytest.mark.parametrize("case", JOINT_CASES)
 def test_joint_encoder_equals_the_original(golden, golden_model, case):
     model, params = golden_model
-    options = {
-        name: golden[f"pmi/in/{value}"] if isinstance(value, str) else value
-        for name, value in JOINT_CASES[case].items()
-    }
-    tokens = golden["pmi/in/" + ("audio_tokens" if "audio_spans" in options else "text_tokens")]
-    inputs = model.apply({"params": params}, tokens, **options, method="joint_inputs")
+    options = JOINT_CASES[case] | {"tokens": "audio_tokens" if "audio_spans" in JOINT_CASES[case] else "text_tokens"}
+    arrays = {name: golden[f"pmi/in/{value}"] for name, value in options.items() if name != "length"}
+
+    @jax.jit
+    def encode(params, arrays):
+        given = arrays | {"length": options.get("length")}
+        inputs = model.apply({"params": params}, **given, method="joint_inputs")
+        return inputs, model.apply({"params": params}, inputs, method="encode_joint")
+
+    inputs, sequence = encode(params, arrays)
     close(inputs.x, golden[f"pmi/{case}/x"])
     close(inputs.position, golden[f"pmi/{case}/rotary_coords"])
     np.testing.assert_array_equal(inputs.mask, golden[f"pmi/{case}/attention_mask"])
-    close(model.apply({"params": params}, inputs, method="encode_joint"), golden[f"joint/{case}/seq"])
+    close(sequence, golden[f"joint/{case}/seq"])
 
 
 def test_embed_video_equals_the_original(golden, golden_model):
     model, params = golden_model
-    video = model.apply(
-        {"params": params},
-        golden["in/images"],
-        golden["in/audio_clips"],
-        golden["embed_video/in/tokens"],
-        golden["embed_video/in/subseg_idxs"],
-        method="embed_video",
-    )
+    names = ("in/images", "in/audio_clips", "embed_video/in/tokens", "embed_video/in/subseg_idxs")
+    (video,) = outputs(model, params, ("embed_video",), *(golden[name] for name in names))
     close(video, golden["embed_video/out"])
 
 
@@ -140,7 +155,8 @@ def test_remat_changes_no_gradient(golden, golden_model):
 def test_bfloat16_model_stays_close_to_float32(golden, golden_model):
     model, params = golden_model
     config = ReserveConfig(**{**model.config.__dict__, "dtype": "bfloat16"})
-    half = MerlotReserve(config).apply({"params": params}, golden["in/images"], method="encode_images").sequence
+    (images,) = outputs(MerlotReserve(config), params, ("encode_images",), golden["in/images"])
+    half = images.sequence
     assert half.dtype == jnp.bfloat16
     error = np.abs(np.asarray(half, np.float32) - golden["vision/seq"])
     # Eight bits of mantissa through two layers of width 128, on values of order one.
@@ -166,22 +182,23 @@ def test_attention_is_that_of_the_summary_in_the_last_layer_averaged_over_heads(
     )
     params = jax.jit(init_params, static_argnums=0)(config, jax.random.key(0))
     # Larger than they start: attention that is almost even would look like any other.
-    params["vision_encoder"] = jax.tree.map(lambda x: 4 * x, params["vision_encoder"])
+    params["vision_encoder"] = jax.tree.map(lambda x: 4 * np.asarray(x), params["vision_encoder"])
     patches = jax.random.uniform(jax.random.key(1), (3, 8, 768))
-    images, seen = MerlotReserve(config).apply(
-        {"params": params},
-        patches,
-        method="encode_images",
-        capture_intermediates=lambda module, _: module.name == "pre_attn_ln",
-        mutable=["intermediates"],
-    )
+    images, seen = jax.jit(
+        lambda params: MerlotReserve(config).apply(
+            {"params": params},
+            patches,
+            method="encode_images",
+            capture_intermediates=lambda module, _: module.name == "pre_attn_ln",
+            mutable=["intermediates"],
+        )
+    )(params)
     (entering,) = seen["intermediates"]["vision_encoder"]["transformer"]["layer_01"]["pre_attn_ln"]["__call__"]
     weights = params["vision_encoder"]["transformer"]["layer_01"]["attention_layer"]["qkv"]
     qkv = np.einsum("bnd,dhk->bnhk", entering, weights["kernel"]) + weights["bias"]
     place = np.concatenate([np.zeros((1, 2)), rotary.grid_coordinates(2, 4)]).astype(np.float32)
-    query, key = (
-        rotary.apply_rotary(jnp.asarray(x), jnp.asarray(place)[None]) for x in (qkv[:, :, :2], qkv[:, :, 2:4])
-    )
+    turn = jax.jit(rotary.apply_rotary)
+    query, key = (turn(jnp.asarray(x), jnp.asarray(place)[None]) for x in (qkv[:, :, :2], qkv[:, :, 2:4]))
     logits = np.einsum("bqhk,bnhk->bhqn", query, key) / 8
     softmax = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     close(images.attention, softmax[:, :, 0].mean(axis=1)[:, 1:])

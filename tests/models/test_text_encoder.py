@@ -1,5 +1,6 @@
 """Text encoders against transformers, whole and damaged."""
 
+import functools
 import json
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import text_encoders
-from text_encoders import SIZES, VOCABULARY, write_text_encoder
+from text_encoders import SIZES, VOCABULARY, applied, drawn_params, write_text_encoder
 
 from mmdiff.masking.text_vectors import load_text_encoder
 from mmdiff.models.pretrained import CheckpointError
@@ -43,7 +44,7 @@ def test_a_text_is_embedded_alike_alone_and_among_longer_ones(encoder):
 def test_an_embedding_is_the_mean_over_all_tokens_of_a_text(encoder):
     ids = [VOCABULARY.index(word) for word in ("[CLS]", "a", "big", "laptop", "##s", "[SEP]")]
     tokens = jnp.array([ids], jnp.int32)
-    hidden = BertEncoder(SIZES).apply({"params": encoder._params["encoder"]}, tokens, tokens >= 0)
+    hidden = applied(BertEncoder(SIZES), encoder._params["encoder"], "__call__", tokens, tokens >= 0)
     mean = np.asarray(hidden)[0].mean(axis=0)
     np.testing.assert_allclose(encoder.embed(["A big LAPTOPS"])[0], mean / np.linalg.norm(mean), atol=1e-5)
 
@@ -171,8 +172,10 @@ TINY = TextEncoderConfig(
 @pytest.fixture(scope="module")
 def tiny():
     """Parameters of TINY, large enough for every part to matter, and a batch with padding."""
-    drawn = init_text_params(TINY, jax.random.key(0), ("encoder", "pooler", "mlm_head"))
+    drawn = drawn_params(TINY, jax.random.key(0), ("encoder", "pooler", "mlm_head"))
+    drawn = jax.tree.map(np.asarray, drawn)
     params = jax.tree.map(lambda x: x + 0.3 * np.random.default_rng(x.size).normal(size=x.shape).astype("f4"), drawn)
+    params = jax.tree.map(jnp.asarray, params)
     tokens = jax.random.randint(jax.random.key(1), (3, 7), 0, 30)
     valid = jnp.arange(7) < jnp.array([7, 4, 2])[:, None]
     return params, tokens, valid
@@ -186,7 +189,8 @@ def test_remat_changes_neither_loss_nor_gradient(tiny):
         logits = model.apply({"params": params}, tokens, valid, tokens[:, :2] % 2, method="masked_logits")
         return jax.nn.log_softmax(logits)[..., 3].mean()
 
-    plain, again = (jax.value_and_grad(loss)(params, TINY._replace(remat=remat)) for remat in (False, True))
+    value = jax.jit(jax.value_and_grad(loss), static_argnums=1)
+    plain, again = (value(params, TINY._replace(remat=remat)) for remat in (False, True))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), plain, again)
 
 
@@ -194,11 +198,15 @@ def test_dropout_is_drawn_anew_for_each_key_and_only_where_asked(tiny):
     params, tokens, valid = tiny
     model = TextModel(TINY._replace(dropout=0.2))
 
-    def encode(seed, deterministic=False):
+    @functools.partial(jax.jit, static_argnames="deterministic")
+    def program(params, seed, deterministic):
         keys = {"dropout": jax.random.key(seed)}
         return model.apply({"params": params}, tokens, valid, deterministic=deterministic, rngs=keys, method="encode")
 
-    plain = TextModel(TINY).apply({"params": params}, tokens, valid, method="encode")
+    def encode(seed, deterministic=False):
+        return program(params, seed, deterministic)
+
+    plain = jax.jit(lambda params: TextModel(TINY).apply({"params": params}, tokens, valid, method="encode"))(params)
     np.testing.assert_array_equal(encode(0, deterministic=True), plain)
     np.testing.assert_array_equal(encode(0), encode(0))
     assert np.abs(encode(0) - encode(1)).max() > 0.1
@@ -215,19 +223,21 @@ def test_a_gate_at_zero_takes_a_head_out(tiny):
         "encoder": params["encoder"]
         | {"layer_01": layer | {"attention_out": layer["attention_out"] | {"kernel": kernel}}}
     }
-    expected = model.apply({"params": cut}, tokens, valid, method="encode")
-    actual = model.apply({"params": params}, tokens, valid, gates=gates, method="encode")
+    expected, plain = (applied(model, x, "encode", tokens, valid) for x in (cut, {"encoder": params["encoder"]}))
+    actual = jax.jit(lambda gates: model.apply({"params": params}, tokens, valid, gates=gates, method="encode"))(gates)
     np.testing.assert_allclose(actual, expected, atol=1e-6)
-    assert np.abs(actual - model.apply({"params": params}, tokens, valid, method="encode")).max() > 0.1
+    assert np.abs(actual - plain).max() > 0.1
 
 
 def test_a_gradient_scale_changes_no_output_and_stops_what_flows_back_through_a_head(tiny):
     params, tokens, valid = tiny
     model = TextModel(TINY)
 
+    @jax.jit
     def hidden(params, scale):
         return model.apply({"params": params}, tokens, valid, gradient_scale=scale, method="encode")
 
+    @jax.jit
     def gradient(scale):
         return jax.grad(lambda params: (hidden(params, scale)[..., 0] * valid).sum())(params)["encoder"]["layer_01"]
 
@@ -246,7 +256,7 @@ def test_what_padding_holds_and_how_much_there_is_does_not_matter(tiny):
     model = TextModel(TINY)
 
     def logits(tokens, valid):
-        return model.apply({"params": params}, tokens, valid, jnp.ones((3, 1), jnp.int32), method="masked_logits")
+        return applied(model, params, "masked_logits", tokens, valid, jnp.ones((3, 1), jnp.int32))
 
     plain = logits(tokens, valid)
     np.testing.assert_array_equal(logits(jnp.where(valid, tokens, 5), valid), plain)
@@ -257,11 +267,10 @@ def test_what_padding_holds_and_how_much_there_is_does_not_matter(tiny):
 def test_logits_are_float32_in_bfloat16_too(tiny):
     params, tokens, valid = tiny
     model = TextModel(TINY._replace(dtype="bfloat16"))
-    assert model.apply({"params": params}, tokens, valid, method="encode").dtype == jnp.bfloat16
-    logits = model.apply({"params": params}, tokens, valid, jnp.ones((3, 1), jnp.int32), method="masked_logits")
-    plain = TextModel(TINY).apply(
-        {"params": params}, tokens, valid, jnp.ones((3, 1), jnp.int32), method="masked_logits"
-    )
+    hidden = jax.eval_shape(lambda: model.apply({"params": params}, tokens, valid, method="encode"))
+    assert hidden.dtype == jnp.bfloat16
+    given = "masked_logits", tokens, valid, jnp.ones((3, 1), jnp.int32)
+    logits, plain = (applied(x, params, *given) for x in (model, TextModel(TINY)))
     assert logits.dtype == jnp.float32
     assert 0 < np.abs(logits - plain).max() < 0.2
 

@@ -26,7 +26,7 @@ KEY, STEP = jax.random.key(4), jnp.zeros((), jnp.int32)
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
     """A model, its tokenizer and eight examples that hold all that strategies look at."""
-    model = read_text_model(tiny_texts.write_model(tmp_path_factory.mktemp("model")))
+    model = read_text_model(tiny_texts.write_model(tmp_path_factory.mktemp("model"), layers=1))
     tokenizer = TextTokenizer(model.tokenizer, 40)
     texts = [Text(f"train.txt:{i}", text, None, None, None) for i, (text, _) in enumerate(tiny_texts.texts(8))]
     tokenized = tokenizer.encode([text.text for text in texts])
@@ -55,8 +55,27 @@ def objective(parts, masking: WordMaskingConfig | None = None, **changed) -> Mas
     return MaskedLanguage(TextModel(sizes), masking, config, tokenizer.mask_id, tokenizer.special_ids)
 
 
+def compiled(method):
+    """A method of an objective as one program for all keys and steps: run one by one, each of its operations is compiled."""
+    return jax.jit(lambda *given: method(*given))
+
+
 def batch(examples: list[TextBatch], length: int = 40) -> TextBatch:
-    return jax.tree.map(jnp.asarray, stack([padded(example, length) for example in examples]))
+    return stack([padded(example, length) for example in examples])
+
+
+def everywhere(made: MaskedLanguage, params: dict, rows: TextBatch) -> list[np.ndarray]:
+    """Of each token whether it is hidden, what the model reads, the cross entropy and the likeliest word."""
+
+    @jax.jit
+    def look(params, rows):
+        mask, shown = made.hide(rows, KEY, STEP)
+        places = jnp.broadcast_to(jnp.arange(rows.tokens.shape[1]), rows.tokens.shape)
+        logits = made.model.apply({"params": params}, shown, rows.valid, places, method="masked_logits")
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, rows.tokens)
+        return mask.hidden, shown, loss, logits.argmax(-1)
+
+    return [np.asarray(x) for x in look(params, rows)]
 
 
 @pytest.mark.parametrize("strategy", ["difference", "span", "entity_rates"])
@@ -65,16 +84,12 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_hidden_tokens(parts, strategy
     masking = WordMaskingConfig(strategy=strategy, classifier="folder", replacement="mask")
     made = objective(parts, masking)
     rows = batch(examples)
-    mask, shown = made.hide(rows, KEY, STEP)
-    np.testing.assert_array_equal(np.where(mask.hidden, made.mask_token, rows.tokens), shown)
-    places = jnp.broadcast_to(jnp.arange(40), (8, 40))
-    logits = made.model.apply({"params": model.params}, shown, rows.valid, places, method="masked_logits")
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, rows.tokens)
-    found, metrics = made(model.params, rows, KEY, STEP)
-    np.testing.assert_allclose(found, loss[mask.hidden].mean(), rtol=1e-5)
-    right = (logits.argmax(-1) == rows.tokens)[mask.hidden].mean()
-    np.testing.assert_allclose(metrics["accuracy"], right, rtol=1e-5)
-    np.testing.assert_allclose(metrics["hidden_share"], mask.hidden.sum() / (rows.word > 0).sum(), rtol=1e-6)
+    hidden, shown, loss, likeliest = everywhere(made, model.params, rows)
+    np.testing.assert_array_equal(np.where(hidden, made.mask_token, rows.tokens), shown)
+    found, metrics = compiled(made)(model.params, rows, KEY, STEP)
+    np.testing.assert_allclose(found, loss[hidden].mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["accuracy"], (likeliest == rows.tokens)[hidden].mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["hidden_share"], hidden.sum() / (rows.word > 0).sum(), rtol=1e-6)
 
 
 WEIGHED = [
@@ -89,25 +104,22 @@ WEIGHED = [
 def test_neither_padding_nor_the_size_of_batches_changes_the_loss(parts, masking, weighting):
     model, _, examples = parts
     made = dataclasses.replace(objective(parts, masking, weighting=weighting), weights=TermWeights(1.7, 1.2))
-    whole, _ = made(model.params, batch(examples), KEY, STEP)
+    measure = jax.jit(lambda *given: (made(*given)[0], made.examples(*given[1:])))
     empty = jax.tree.map(np.zeros_like, examples[0])
     tight = max(len(example.tokens) for example in examples)
-    padded_out, _ = made(model.params, batch([*examples, empty, empty], tight), KEY, STEP)
-    np.testing.assert_allclose(padded_out, whole, rtol=1e-5)
-    alone = [made(model.params, batch([example]), KEY, STEP)[0] for example in examples]
-    weights = [float(made.examples(batch([example]), KEY, STEP)) for example in examples]
+    whole, weight = measure(model.params, batch([*examples, empty, empty]), KEY, STEP)
+    alone, weights = np.transpose([measure(model.params, batch([x], tight), KEY, STEP) for x in examples])
     np.testing.assert_allclose(np.average(alone, weights=weights), whole, rtol=1e-5)
-    assert float(made.examples(batch([*examples, empty]), KEY, STEP)) == pytest.approx(sum(weights), rel=1e-6)
+    assert float(weight) == pytest.approx(weights.sum(), rel=1e-6)
 
 
-@pytest.mark.parametrize(("masking", "weighting"), WEIGHED[:3:2])
-def test_accumulation_changes_neither_loss_nor_gradient(parts, masking, weighting):
+def test_accumulation_changes_neither_loss_nor_gradient(parts):
     model, _, examples = parts
+    masking, weighting = WEIGHED[2]  # microbatches weigh neither alike nor by their hidden tokens
     made = dataclasses.replace(objective(parts, masking, weighting=weighting), weights=TermWeights(1.7, 1.2))
-    rows = batch(examples)
-    params = {name: model.params[name] for name in ("encoder", "mlm_head")}
-    grads, metrics = jax.grad(made, has_aux=True)(params, rows, KEY, STEP)
-    in_parts, averages = averaged(made, 4)(params, rows, KEY, STEP)
+    given = {name: model.params[name] for name in ("encoder", "mlm_head")}, batch(examples), KEY, STEP
+    grads, metrics = jax.jit(jax.grad(lambda *given: made(*given), has_aux=True))(*given)
+    in_parts, averages = jax.jit(averaged(made, 4))(*given)
     np.testing.assert_allclose(averages["loss"], metrics["loss"], rtol=1e-5)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), in_parts, grads)
 
@@ -117,33 +129,32 @@ def test_masks_are_a_texts_own(parts):
     static, fresh = (
         objective(parts, WordMaskingConfig(strategy="random_token", static=flag)) for flag in (True, False)
     )
+    static, fresh = compiled(static.hide), compiled(fresh.hide)
     rows, other = batch(examples), batch(examples[::-1])
     later = jnp.ones((), jnp.int32)
-
-    def hidden(made, rows, step):
-        return np.asarray(made.hide(rows, KEY, step)[0].hidden)
-
-    np.testing.assert_array_equal(hidden(static, rows, STEP), hidden(static, other, later)[::-1])
-    assert (hidden(fresh, rows, STEP) != hidden(fresh, rows, later)).any()
-    shown = [np.asarray(static.hide(rows, KEY, step)[1]) for step in (STEP, later)]
-    assert (shown[0] != shown[1]).any()  # what stands in place of them is drawn anew
+    (first, shown), (second, shown_later) = (static(rows, KEY, step) for step in (STEP, later))
+    np.testing.assert_array_equal(first.hidden, second.hidden)
+    np.testing.assert_array_equal(first.hidden, static(other, KEY, later)[0].hidden[::-1])
+    assert (fresh(rows, KEY, STEP)[0].hidden != fresh(rows, KEY, later)[0].hidden).any()
+    assert (shown != shown_later).any()  # what stands in place of them is drawn anew
 
 
 def test_a_random_token_is_never_a_special_one(parts):
     _, tokenizer, examples = parts
-    made = objective(parts, WordMaskingConfig(strategy="random_token", ratio=0.9))
+    hide = compiled(objective(parts, WordMaskingConfig(strategy="random_token", ratio=0.9)).hide)
     for step in range(20):
-        mask, shown = made.hide(batch(examples), KEY, jnp.asarray(step, jnp.int32))
+        mask, shown = hide(batch(examples), KEY, jnp.asarray(step, jnp.int32))
         assert not np.isin(np.asarray(shown)[np.asarray(mask.hidden)], tokenizer.special_ids).any()
 
 
 def test_dropout_is_for_training_alone(parts):
     model, _, examples = parts
     made, rows = objective(parts, dropout=0.3), batch(examples)
-    loss = [float(made(model.params, rows, KEY, jnp.asarray(step, jnp.int32))[0]) for step in (0, 0)]
-    plain = float(objective(parts)(model.params, rows, KEY, STEP)[0])
-    assert loss[0] == loss[1] != plain
-    assert float(made.without_dropout()(model.params, rows, KEY, STEP)[0]) == pytest.approx(plain, rel=1e-6)
+    trained, measured, plain = (compiled(x) for x in (made, made.without_dropout(), objective(parts)))
+    loss = [float(trained(model.params, rows, KEY, jnp.asarray(step, jnp.int32))[0]) for step in (0, 0)]
+    expected = float(plain(model.params, rows, KEY, STEP)[0])
+    assert loss[0] == loss[1] != expected
+    assert float(measured(model.params, rows, KEY, STEP)[0]) == pytest.approx(expected, rel=1e-6)
 
 
 def test_remat_changes_nothing_but_memory(parts):
@@ -151,9 +162,8 @@ def test_remat_changes_nothing_but_memory(parts):
     made, rows = objective(parts), batch(examples)
     again = dataclasses.replace(made, model=TextModel(made.model.config._replace(remat=True)))
     assert again.without_remat() == made != again
-    np.testing.assert_allclose(
-        again(model.params, rows, KEY, STEP)[0], made(model.params, rows, KEY, STEP)[0], rtol=1e-6
-    )
+    given = model.params, rows, KEY, STEP
+    np.testing.assert_allclose(compiled(again)(*given)[0], compiled(made)(*given)[0], rtol=1e-6)
 
 
 MSLM = WordMaskingConfig(strategy="entity_rates", replacement="mask", base_rate=0.3)
@@ -167,11 +177,11 @@ def test_terms_weigh_what_mslm_says(parts):
         plain, config=MaskedLanguageConfig(dropout=0.0, weighting="terms"), weights=TermWeights(1.7, 1.2)
     )
     rows = batch(examples)
-    scored = plain.score(model.params, rows, KEY, STEP)
-    weight = np.where(scored.in_term, 1.7, 1.2)[np.asarray(scored.hidden)]
-    loss = np.asarray(scored.loss)[np.asarray(scored.hidden)]
+    scored = jax.tree.map(np.asarray, compiled(plain.score)(model.params, rows, KEY, STEP))
+    weight = np.where(scored.in_term, 1.7, 1.2)[scored.hidden]
     assert 0 < scored.in_term[scored.hidden].mean() < 1
-    np.testing.assert_allclose(made(model.params, rows, KEY, STEP)[0], np.average(loss, weights=weight), rtol=1e-5)
+    found, _ = compiled(made)(model.params, rows, KEY, STEP)
+    np.testing.assert_allclose(found, np.average(scored.loss[scored.hidden], weights=weight), rtol=1e-5)
 
 
 def test_the_released_loss_of_mslm(parts):
@@ -179,16 +189,14 @@ def test_the_released_loss_of_mslm(parts):
     model, _, examples = parts
     made = dataclasses.replace(objective(parts, MSLM, weighting="mslm"), weights=TermWeights(1.7, 1.2))
     rows = batch(examples)
-    mask, shown = made.hide(rows, KEY, STEP)
-    places = jnp.broadcast_to(jnp.arange(40), (8, 40))
-    logits = made.model.apply({"params": model.params}, shown, rows.valid, places, method="masked_logits")
-    loss = np.asarray(optax.softmax_cross_entropy_with_integer_labels(logits, rows.tokens))
+    masked, _, loss, _ = everywhere(made, model.params, rows)
     expected = []
     for i, example in enumerate(examples):
-        n, hidden = len(example.tokens), np.asarray(mask.hidden)[i]
+        n, hidden = len(example.tokens), masked[i]
         weight = np.where(hidden, np.where(rows.entity[i] > 0, 1.7, 1.2), 1.0)
         expected.append((weight * loss[i])[:n].mean() * (1 + hidden.sum()))
-    np.testing.assert_allclose(made(model.params, rows, KEY, STEP)[0], np.mean(expected), rtol=1e-5)
+    found, _ = compiled(made)(model.params, rows, KEY, STEP)
+    np.testing.assert_allclose(found, np.mean(expected), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("inside", "outside"), [(900, 100), (500, 500), (100, 900)])

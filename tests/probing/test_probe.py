@@ -109,13 +109,14 @@ def test_a_checkpoint_file_has_no_strategy(run, tmp_path):
     assert result["train_questions"] == 3  # one record is held out
 
 
-def test_a_split_without_answers_is_explained(tmp_path):
+def test_a_split_without_answers_is_explained(run, tmp_path):
     unknown = [tiny.record(i) for i in range(3)]
     for record in unknown:
         record.questions = []
-    run = questions.continued(tmp_path, unknown, [tiny.record(5)])
+    config = quick()
+    config.data.records = str(tiny.write_dataset(tmp_path / "unknown", unknown, [tiny.record(5)]))
     with pytest.raises(RecordError, match="no question with a known answer in its train split"):
-        probe(quick(), run, tmp_path / "probe", progress_bar=False)
+        probe(config, run, tmp_path / "probe", progress_bar=False)
 
 
 def test_a_folder_of_another_probe_is_refused(run, tmp_path):
