@@ -12,10 +12,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from mmdiff.errors import UserError
 from mmdiff.training.interruption import EXIT_CODE, Preempted, sigterm_raises
-from mmdiff.user_cache import cache_folder
 
 BUCKET = "gs://"
-COMPILED_BYTES = 4 * 2**30  # of programs that are kept; the least used go first
+COMPILING = ("demo", "pretrain", "probe", "replay", "sweep", "view")  # verbs whose programs are kept
 EXTRA = (
     "anyascii",
     "av",
@@ -116,7 +115,6 @@ def pretrain(options: argparse.Namespace, rest: list[str]) -> int:
 
     if options.wandb:
         require_wandb()
-    _keep_compilations()
     config = parse_config(rest, PretrainConfig, TextPretrainConfig)
     if options.distributed:
         hosts.join()
@@ -169,7 +167,6 @@ def probe(options: argparse.Namespace, rest: list[str]) -> int:
     from mmdiff.reports.text_tables import scores_of
     from mmdiff.training.config import parse_config
 
-    _keep_compilations()
     config = parse_config(rest, ProbeConfig, TextProbeConfig)
     config.mode = options.mode or config.mode
     if isinstance(config, TextProbeConfig):
@@ -304,15 +301,6 @@ def _refuse_buckets(words: list[str]) -> None:
                 f"{address} is not a folder: mount the bucket (gcsfuse --implicit-dirs {bucket} MOUNT) and give "
                 f"MOUNT/{path}"
             )
-
-
-def _keep_compilations() -> None:
-    """Programs compiled once are loaded by later runs: other seeds, other strategies, a run that goes on."""
-    import jax
-
-    if not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", str(cache_folder("compiled")))
-        jax.config.update("jax_compilation_cache_max_size", COMPILED_BYTES)
 
 
 def _refuse(rest: list[str]) -> None:
@@ -480,6 +468,10 @@ def main(arguments: list[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs, with a traceback, what it then raises
     try:
         _refuse_buckets(words)
+        if options.verb in COMPILING:
+            from mmdiff.compiled_programs import keep_compiled_programs
+
+            keep_compiled_programs()
         with logging_redirect_tqdm():
             return options.run(options, rest)
     except Preempted as stopped:

@@ -14,6 +14,7 @@ LAYERS = [
     "errors",
     "whole_files",
     "user_cache",
+    "compiled_programs",
     "data",
     "models",
     "masking",

@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 from tqdm import tqdm
 
-from mmdiff.data.text_batches import bucket_lengths, text_evaluation_batches
+from mmdiff.data.text_batches import text_evaluation_batches
 from mmdiff.data.text_tasks import AskedText, TaskSplit
 from mmdiff.models.text_encoder import TextEncoderConfig, TextModel
 from mmdiff.probing.encoder import FeatureError
@@ -42,7 +42,7 @@ def compute_unit_features(
     params: dict,
     pool: str | None,
     at_once: int,
-    buckets: int,
+    lengths: tuple[int, ...],
     progress_bar: bool = True,
 ) -> tuple[UnitFeatures, dict]:
     """The features of a split, and what the pass over it took.
@@ -54,7 +54,7 @@ def compute_unit_features(
       params: of the encoder, as TextModel has them.
       pool: a row of `text_config.POOLS`, for a text's one unit; None where units are words: of each its first token.
       at_once: texts that one device encodes at a time.
-      buckets: lengths that texts are padded to.
+      lengths: that texts are padded to.
       progress_bar: whether there is one.
 
     Raises FeatureError where the model's features are no numbers.
@@ -69,7 +69,6 @@ def compute_unit_features(
     features = np.zeros((len(split.gold), config.hidden_size), np.float16)
     mesh = make_mesh(0)
     params = jax.device_put({"encoder": params["encoder"]}, NamedSharding(mesh, PartitionSpec()))
-    lengths = bucket_lengths([len(example.tokens) for example in split.examples], buckets)
     batches = text_evaluation_batches(split.examples, lengths, at_once * mesh.size, 0, 1)
     model = TextModel(config)
     with tqdm(total=len(split), desc=path.stem, unit="text", disable=not progress_bar) as bar:

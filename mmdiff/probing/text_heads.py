@@ -93,7 +93,7 @@ def _train_lanes(
         return optax.softmax_cross_entropy_with_integer_labels(x @ head["kernel"] + head["bias"], label).mean()
 
     @jax.jit
-    def run(kernels, order_keys, learning_rates, sets):
+    def run(kernels, order_keys, learning_rates, sets, mean, deviation):
         def seen(features):
             return (features.astype(jnp.float32) - mean) / deviation
 
@@ -133,4 +133,4 @@ def _train_lanes(
     order_keys = jnp.stack([keys[1] for keys in seeds])
     rates = jnp.asarray(config.learning_rates, jnp.float32)
     sets = {name: (jnp.asarray(part.features), jnp.asarray(part.label)) for name, part in found.items()}
-    return jax.device_get(run(kernels, order_keys, rates, sets))
+    return jax.device_get(run(kernels, order_keys, rates, sets, mean, deviation))

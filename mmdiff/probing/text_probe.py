@@ -7,6 +7,7 @@ import json
 import logging
 from pathlib import Path
 
+from mmdiff.data.text_batches import bucket_lengths
 from mmdiff.data.text_corpora import read_corpus
 from mmdiff.data.text_tasks import HEAD_OF, Task, make_task
 from mmdiff.data.text_tokens import TextTokenizer
@@ -92,9 +93,11 @@ def _linear(
     config: TextProbeConfig, model: PretrainedText, sizes, task: Task, folder: Path, progress_bar: bool
 ) -> tuple[TextOutcome, dict]:
     pool = config.probe.pool if HEAD_OF[task.kind] == "sequence" else None
+    # The same for all splits: each length is a program to compile.
+    of_texts = [len(example.tokens) for split in task.splits.values() for example in split.examples]
     compute = functools.partial(
         compute_unit_features, config=sizes, params=model.params, pool=pool, at_once=config.probe.at_once,
-        buckets=config.data.buckets, progress_bar=progress_bar,
+        lengths=bucket_lengths(of_texts, config.data.buckets), progress_bar=progress_bar,
     )  # fmt: skip
     found, took = {}, {}
     for name, split in task.splits.items():

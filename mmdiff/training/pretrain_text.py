@@ -333,10 +333,10 @@ def drawn_masks(
     place = {int(x.id): x for x in examples}
     # Each length is compiled for a second, and used for less.
     lengths = bucket_lengths([len(x.tokens) for x in examples], buckets=2)
-    draw = jax.jit(lambda batch: objective.hide(batch, key, jnp.zeros((), jnp.int32))[0].hidden)
+    draw = jax.jit(lambda batch, key: objective.hide(batch, key, jnp.zeros((), jnp.int32))[0].hidden)
     for batch in text_evaluation_batches(examples, lengths, TEXTS_AT_ONCE, 0, 1):
         real = np.asarray(batch.valid).any(axis=1)
-        for text, mask in zip(np.asarray(batch.id)[real], np.asarray(draw(batch))[real], strict=True):
+        for text, mask in zip(np.asarray(batch.id)[real], np.asarray(draw(batch, key))[real], strict=True):
             example = place[int(text)]
             yield example, mask[: len(example.tokens)]
 
