@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import pytest
 import tiny
 import tiny_texts
@@ -29,11 +30,43 @@ def words(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def done(words, tmp_path_factory):
-    """A sweep of two seeds of a method, and the model as it came."""
-    out = tmp_path_factory.mktemp("out") / "sweep"
-    assert cli.main([*words, "--strategies", "none,span", "--seeds", "2", "--out", str(out)]) == 0
+def compilations():
+    """Counts the programs that were not found in the cache, in a list of one."""
+    count = [0]
+
+    def note(event: str, **_) -> None:
+        count[0] += event == "/jax/compilation_cache/cache_misses"
+
+    jax.monitoring.register_event_listener(note)
+    yield count
+    jax.monitoring.unregister_event_listener(note)
+
+
+@pytest.fixture(scope="module")
+def done(words, tmp_path_factory, compilations):
+    """A sweep of two seeds of a method, and the model as it came; beside it, what each run and probe compiled."""
+    out, compiled = tmp_path_factory.mktemp("out") / "sweep", []
+
+    def counted(function):
+        def run(*arguments):
+            before = compilations[0]
+            made = function(*arguments)
+            compiled.append(compilations[0] - before)
+            return made
+
+        return run
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("pretrain_text", "probe_text"):
+            patch.setattr(sweep, name, counted(getattr(sweep, name)))
+        assert cli.main([*words, "--strategies", "none,span", "--seeds", "2", "--out", str(out)]) == 0
+    (out.parent / "compiled.json").write_text(json.dumps(compiled))
     return out
+
+
+def test_the_second_seed_compiles_nothing(done):
+    compiled = json.loads((done.parent / "compiled.json").read_text())
+    assert len(compiled) == 5 and compiled[3:] == [0, 0]
 
 
 def test_every_method_and_seed_has_its_run_and_probe_and_one_report_shows_them(done):

@@ -67,16 +67,29 @@ def term_weights(hidden_in_terms: int, hidden_elsewhere: int) -> TermWeights:
     return TermWeights(1 + float(term), 1 + float(other))
 
 
+class Drawn(NamedTuple):
+    """A batch whose masks are drawn: all that its loss needs, whatever the strategy.
+
+    Of each text `m` places: all hidden ones, and others that do not count.
+    """
+
+    id: Int[Array, " b"]
+    tokens: Int[Array, "b t"]  # as the model reads them
+    valid: Bool[Array, "b t"]
+    place: Int[Array, "b m"]
+    target: Int[Array, "b m"]  # tokens as they were
+    hidden: Bool[Array, "b m"]
+    weight: Float[Array, "b m"]  # of a place in the loss
+    in_term: Bool[Array, "b m"]
+    similarity: Float[Array, "b m"]  # of the word to the anchors
+    maskable: Int[Array, " b"]  # tokens that may be hidden
+
+
 class Scored(NamedTuple):
-    """What the model makes of `m` places of each text: all hidden ones, and others that do not count."""
+    """What the model makes of the places of a drawn batch."""
 
     loss: Float[Array, "b m"]  # cross entropy, in nats
     right: Bool[Array, "b m"]
-    hidden: Bool[Array, "b m"]
-    in_term: Bool[Array, "b m"]
-    similarity: Float[Array, "b m"]  # of the word to the anchors
-    valid: Bool[Array, "b m"]
-    maskable: Int[Array, " b"]  # tokens that may be hidden
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,81 +108,84 @@ class MaskedLanguage:
     couples = False
 
     def __call__(
-        self, params: dict, batch: TextBatch, key: Key[Array, ""], step: Int[Array, ""]
+        self, params: dict, batch: TextBatch | Drawn, key: Key[Array, ""], step: Int[Array, ""]
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
         """The loss, a mean over the hidden tokens of the batch, and scalar metrics.
 
-        It depends neither on padding nor, weighed by `examples`, on how texts are batched.
+        It depends neither on padding nor, weighed by `examples`, on how texts are batched. Of a batch that was drawn before,
+        `draw` gave the metrics of its masks.
         """
-        return self.reduce(self.score(params, batch, key, step))
+        drawn, about_masks = (batch, {}) if isinstance(batch, Drawn) else self.draw(batch, key, step)
+        loss, metrics = self.reduce(self.score(params, drawn, key, step), drawn)
+        return loss, metrics | about_masks
+
+    def draw(
+        self, batch: TextBatch, key: Key[Array, ""], step: Int[Array, ""]
+    ) -> tuple[Drawn, dict[str, Float[Array, ""]]]:
+        """What a step with these arguments hides of a batch, and metrics of that.
+
+        It needs no parameters: compiled by itself, all strategies share the program of the loss.
+        """
+        mask, tokens = self.hide(batch, key, step)
+        # Hidden places first: the vocabulary is scored only there.
+        place = jnp.argsort(~mask.hidden, axis=1, stable=True)[:, : self.most_places(mask.hidden.shape[1])]
+
+        def at(x: Array) -> Array:
+            return jnp.take_along_axis(x, place, axis=1)
+
+        hidden, in_term = at(mask.hidden), at(batch.entity) > 0
+        weight = 1.0 if self.config.weighting == "equal" else self.weight_of(in_term)
+        drawn = Drawn(
+            jnp.asarray(batch.id), tokens, jnp.asarray(batch.valid), place, at(batch.tokens), hidden,
+            jnp.where(hidden, weight, 0.0), in_term, at(batch.weight), (batch.word > 0).sum(axis=1),
+        )  # fmt: skip
+        return drawn, self.about_masks(drawn)
+
+    def about_masks(self, drawn: Drawn) -> dict[str, Float[Array, ""]]:
+        """Metrics of what is hidden."""
+        hidden = drawn.hidden
+        metrics = {"hidden_share": hidden.sum() / jnp.maximum(drawn.maskable.sum(), 1)}
+        # Of what nobody looks at a text holds nothing.
+        looks_at = find(self.masking.strategy).looks_at
+        if "weight" in looks_at:
+            metrics["hidden_similarity"] = _mean(drawn.similarity, hidden)
+        if "entities" in looks_at or self.config.weighting != "equal":
+            metrics["hidden_in_terms"] = _mean(drawn.in_term, hidden)
+        return metrics
 
     def score(
         self,
         params: dict,
-        batch: TextBatch,
+        drawn: Drawn,
         key: Key[Array, ""],
         step: Int[Array, ""],
         gradient_scale: Float[Array, "l h"] | None = None,
     ) -> Scored:
-        """The loss of each token that counts; `gradient_scale` as in `BertEncoder`."""
-        mask, tokens = self.hide(batch, key, step)
-        hidden = mask.hidden
-        # Hidden places first: the vocabulary is scored only there.
-        places = jnp.argsort(~hidden, axis=1, stable=True)[:, : self.most_places(hidden.shape[1])]
-
-        def at(x: Array) -> Array:
-            return jnp.take_along_axis(x, places, axis=1)
-
+        """The loss at each place; `gradient_scale` as in `BertEncoder`."""
         # Microbatches of a step begin with different texts.
-        drop_key = jax.random.fold_in(jax.random.fold_in(jax.random.split(key, 3)[2], step), batch.id[0])
+        drop_key = jax.random.fold_in(jax.random.fold_in(jax.random.split(key, 3)[2], step), drawn.id[0])
         drop = {"dropout": drop_key}
         logits = self.model.apply(
-            {"params": params}, tokens, batch.valid, places, gradient_scale=gradient_scale,
+            {"params": params}, drawn.tokens, drawn.valid, drawn.place, gradient_scale=gradient_scale,
             deterministic=self.deterministic or not self.model.config.dropout, rngs=drop, method="masked_logits",
         )  # fmt: skip
-        target = at(batch.tokens)
-        found = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
-        return Scored(
-            optax.softmax_cross_entropy_with_integer_labels(logits, target),
-            found >= logits.max(axis=-1),  # the loss computes this maximum, too: argmax would be one more pass
-            at(hidden),
-            at(batch.entity) > 0,
-            at(batch.weight),
-            at(batch.valid),
-            (batch.word > 0).sum(axis=1),
-        )
+        of_target = jnp.take_along_axis(logits, drawn.target[..., None], axis=-1)[..., 0]
+        # The loss computes this maximum, too: argmax would be one more pass.
+        right = of_target >= logits.max(axis=-1)
+        return Scored(optax.softmax_cross_entropy_with_integer_labels(logits, drawn.target), right)
 
-    def reduce(self, scored: Scored) -> tuple[Float[Array, ""], dict[str, Array]]:
-        """The loss and scalar metrics of tokens."""
-        hidden = scored.hidden
-
-        def mean(x: Array, where: Array) -> Array:
-            return jnp.sum(jnp.where(where, x, 0)) / jnp.maximum(where.sum(), 1)
-
-        masked_loss, loss = mean(scored.loss, hidden), None
-        weight = self.weight_of(scored.in_term)
-        if self.config.weighting == "equal":
-            loss = masked_loss
-        elif self.config.weighting == "terms":
-            total = jnp.sum(jnp.where(hidden, weight, 0))
-            loss = jnp.sum(jnp.where(hidden, weight * scored.loss, 0)) / jnp.maximum(total, 1e-9)
-        else:
+    def reduce(self, scored: Scored, drawn: Drawn) -> tuple[Float[Array, ""], dict[str, Array]]:
+        """The loss and scalar metrics of places."""
+        hidden, weight = drawn.hidden, drawn.weight
+        if self.config.weighting == "mslm":
             # As released: visible tokens count 1, and a text counts by its hidden tokens; but padding does not.
-            weighed = jnp.where(scored.valid, jnp.where(hidden, weight, 1.0) * scored.loss, 0).sum(axis=1)
-            of_text = weighed / jnp.maximum(scored.valid.sum(axis=1), 1) * (1 + hidden.sum(axis=1))
-            loss = mean(of_text, scored.valid.any(axis=1))
-        metrics = {
-            "loss": loss,
-            "masked_loss": masked_loss,
-            "accuracy": mean(scored.right, hidden),
-            "hidden_share": hidden.sum() / jnp.maximum(scored.maskable.sum(), 1),
-        }
-        # Of what nobody looks at a text holds nothing.
-        looks_at = find(self.masking.strategy).looks_at
-        if "weight" in looks_at:
-            metrics["hidden_similarity"] = mean(scored.similarity, hidden)
-        if "entities" in looks_at or self.config.weighting != "equal":
-            metrics["hidden_in_terms"] = mean(scored.in_term, hidden)
+            valid = jnp.take_along_axis(drawn.valid, drawn.place, axis=1)
+            weighed = jnp.where(valid, jnp.where(hidden, weight, 1.0) * scored.loss, 0).sum(axis=1)
+            of_text = weighed / jnp.maximum(drawn.valid.sum(axis=1), 1) * (1 + hidden.sum(axis=1))
+            loss = _mean(of_text, drawn.valid.any(axis=1))
+        else:
+            loss = jnp.sum(jnp.where(hidden, weight * scored.loss, 0)) / jnp.maximum(weight.sum(), 1e-9)
+        metrics = {"loss": loss, "masked_loss": _mean(scored.loss, hidden), "accuracy": _mean(scored.right, hidden)}
         return loss, metrics
 
     def most_places(self, length: int) -> int:
@@ -202,13 +218,12 @@ class MaskedLanguage:
 
         return jax.vmap(of_text)(mask_keys, value_keys, batch)
 
-    def examples(self, batch: TextBatch, key: Key[Array, ""], step: Int[Array, ""]) -> Float[Array, ""]:
+    def examples(self, batch: TextBatch | Drawn, key: Key[Array, ""], step: Int[Array, ""]) -> Float[Array, ""]:
         """How much a batch weighs beside others: what its loss is a mean over, by hidden tokens or their weights, or texts."""
         if self.config.weighting == "mslm":
             return batch.valid.any(axis=1).sum().astype(jnp.float32)
-        hidden = self.hide(batch, key, step)[0].hidden
-        weight = self.weight_of(batch.entity > 0) if self.config.weighting == "terms" else 1.0
-        return jnp.where(hidden, weight, 0.0).sum()
+        drawn = batch if isinstance(batch, Drawn) else self.draw(batch, key, step)[0]
+        return drawn.weight.sum()
 
     def weight_of(self, in_term: Bool[Array, "*n"]) -> Float[Array, "*n"]:
         """Of hidden tokens."""
@@ -224,3 +239,7 @@ class MaskedLanguage:
 
     def _with_sizes(self, **changed) -> "MaskedLanguage":
         return dataclasses.replace(self, model=self.model.clone(config=self.model.config._replace(**changed)))
+
+
+def _mean(x: Array, where: Bool[Array, "*n"]) -> Float[Array, ""]:
+    return jnp.sum(jnp.where(where, x, 0)) / jnp.maximum(where.sum(), 1)

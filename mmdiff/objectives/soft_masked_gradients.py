@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from mmdiff.data.text_examples import TextBatch
 from mmdiff.models.text_encoder import TextEncoderConfig, TextModel, scale_gradient
 from mmdiff.models.transformer import MASKED
-from mmdiff.objectives.masked_language import MaskedLanguage, Scored
+from mmdiff.objectives.masked_language import Drawn, MaskedLanguage, Scored
 
 TEMPERATURE = 0.05  # of the contrast, SimCSE's
 
@@ -141,6 +141,7 @@ SOFTEN: dict[str, Callable[[dict, Array], tuple[dict, dict]]] = {
 class Represented(NamedTuple):
     """What is made of each text."""
 
+    drawn: Drawn
     scored: Scored
     full: Float[Array, "b d"]
     again: Float[Array, "b d"]
@@ -181,7 +182,8 @@ class SoftMaskedGradients:
         batch = jax.tree.map(jnp.asarray, batch)
         model, importance = self.language.model, jnp.asarray(self.importance, jnp.float32)
         params, softened = SOFTEN[self.soften](params, 1 - importance)
-        scored = self.language.score(params, batch, key, step, **softened)
+        drawn, _ = self.language.draw(batch, key, step)
+        scored = self.language.score(params, drawn, key, step, **softened)
         twice_key, gated_key = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, step), batch.id[0]))
         tokens, valid = batch.tokens, batch.valid
 
@@ -192,12 +194,15 @@ class SoftMaskedGradients:
 
         both = mean(jnp.concatenate([tokens, tokens]), jnp.concatenate([valid, valid]), twice_key)
         full, again = jnp.split(both, 2)
-        return Represented(scored, full, again, mean(tokens, valid, gated_key, gates=importance), valid.any(axis=1))
+        return Represented(
+            drawn, scored, full, again, mean(tokens, valid, gated_key, gates=importance), valid.any(axis=1)
+        )
 
     def compare(self, params: dict, represented: Represented) -> tuple[Float[Array, ""], dict[str, Array]]:
         """The loss and metrics of it."""
-        loss, metrics = self.language.reduce(represented.scored)
-        contrasted = contrast(*represented[1:], self.temperature)
+        loss, metrics = self.language.reduce(represented.scored, represented.drawn)
+        metrics |= self.language.about_masks(represented.drawn)
+        contrasted = contrast(*represented[2:], self.temperature)
         return loss + contrasted, metrics | {"loss": loss + contrasted, "contrast_loss": contrasted}
 
     def examples(self, batch: TextBatch, key: Key[Array, ""], step: Int[Array, ""]) -> Float[Array, ""]:

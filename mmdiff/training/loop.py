@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from tqdm import tqdm
@@ -24,7 +25,7 @@ from mmdiff.training.interruption import Notice, Preempted
 from mmdiff.training.metrics import MetricLog, StepClock
 from mmdiff.training.profile import Profile
 from mmdiff.training.runs import RunError
-from mmdiff.training.sharding import put_batch, put_key, state_sharding, used_whole
+from mmdiff.training.sharding import batch_sharding, put_batch, put_key, state_sharding, used_whole
 from mmdiff.training.state import TrainState
 from mmdiff.training.trackers import TensorBoard, Tracker, WeightsAndBiases
 from mmdiff.training.train_step import Objective, first_state, jit_train_step, step_flops, update_size
@@ -62,6 +63,9 @@ class Training(NamedTuple):
     keep: Callable[[dict], None]
     names: Callable[[Any], list[str]]
     title: str  # of the progress bar
+    # What of a step needs no parameters, (batch, key, step) -> (the batch that the objective is given, metrics), compiled by
+    # itself: runs that draw otherwise share the program of the rest. None: batches are given as they come.
+    draw: Callable[[Any, jax.Array, jax.Array], tuple[Any, dict]] | None = None
     measured: Objective | None = None  # what validation measures, where that is not the objective: it without dropout
     replayable: bool = False  # `mmdiff replay` can take a step of it again
     # What validation batches gave, each with what it weighs, as one; None: by weighted means.
@@ -196,6 +200,7 @@ class Run:
             return measured(used_whole(mesh, params), *drawn)[1], measured.examples(*drawn)
 
         self._look = jax.jit(look)
+        self._draw = jax.jit(training.draw, out_shardings=(batch_sharding(mesh), None)) if training.draw else None
         self._copy = jax.jit(functools.partial(jax.tree.map, jnp.copy), out_shardings=self._shardings.params)
         self._update_size = jax.jit(update_size)
 
@@ -247,7 +252,7 @@ class Run:
     def step(self) -> None:
         """One step of training, under way when this returns."""
         with self._clock.waiting():
-            batch = put_batch(self._mesh, next(self._training.batches))
+            batch, drawn_metrics = self._drawn(next(self._training.batches), self._step)
         shapes = tuple(x.shape for x in jax.tree.leaves(batch))
         if shapes not in self._compiled:
             self._compiled[shapes] = self._compile(batch)
@@ -255,7 +260,8 @@ class Run:
         self._profile.before(self._step, self._state)
         logged = self.due(self._train.log_every, self._step + 1)
         before = self._copy(self._state.params) if logged else None  # the step is given the parameters' own buffers
-        self._state, self._metrics = compiled(self._state, batch, self._key)
+        self._state, metrics = compiled(self._state, batch, self._key)
+        self._metrics = metrics | drawn_metrics
         self._step += 1
         self._bar.update()
         self._write_line()
@@ -273,7 +279,9 @@ class Run:
         with self._clock.paused(self._state):
             looked = []
             for batch in self._training.validation():
-                looked.append(self._look(self._state.params, put_batch(self._mesh, batch), self._key))
+                batch, drawn_metrics = self._drawn(batch, 0)
+                metrics, weight = self._look(self._state.params, batch, self._key)
+                looked.append((metrics | drawn_metrics, weight))
                 if self._notice.here:
                     return
             found = (self._training.combine or weighted_mean)(looked)
@@ -310,6 +318,11 @@ class Run:
         if stopped:
             log_line.info("stopped at step %d: no improvement since step %d", self._step, self._progress.best_step)
         return Ending(self._step, stopped, self._progress, self._state.params)
+
+    def _drawn(self, batch, step: int) -> tuple[Any, dict[str, jax.Array]]:
+        """A batch on the devices as the objective is given it at a step, and metrics of it."""
+        placed = put_batch(self._mesh, batch)
+        return self._draw(placed, self._key, np.int32(step)) if self._draw else (placed, {})
 
     def _owes_evaluation(self) -> bool:
         due = self._step > 0 and self.due(self._train.evaluate_every)

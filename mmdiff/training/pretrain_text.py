@@ -136,6 +136,7 @@ def pretrain_text(
         keep=keep,
         names=lambda batch: [named[int(i)] for i in np.ravel(batch.id) if int(i) in named],
         title=f"pretrain {config.masking.strategy}",
+        draw=objective.draw if isinstance(objective, MaskedLanguage) else None,
         measured=objective.without_dropout(),
     )
     ending = run_loop(position, training, train, mesh, workdir, watch, progress_bar)

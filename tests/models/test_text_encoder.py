@@ -13,7 +13,7 @@ from text_encoders import SIZES, VOCABULARY, applied, drawn_params, write_text_e
 
 from mmdiff.masking.text_vectors import load_text_encoder
 from mmdiff.models.pretrained import CheckpointError
-from mmdiff.models.text_encoder import BertEncoder, TextEncoderConfig, TextModel, init_text_params
+from mmdiff.models.text_encoder import BertEncoder, Dropout, TextEncoderConfig, TextModel, init_text_params
 
 
 @pytest.fixture
@@ -249,6 +249,30 @@ def test_a_gradient_scale_changes_no_output_and_stops_what_flows_back_through_a_
     np.testing.assert_array_equal(scaled["value"]["kernel"][:, :4], 0)
     np.testing.assert_allclose(scaled["value"]["kernel"][:, 4:], value[:, 4:] / 2, rtol=1e-5)
     np.testing.assert_allclose(scaled["attention_out"]["kernel"], full["attention_out"]["kernel"], rtol=1e-6)
+
+
+def test_the_last_layer_at_some_places_is_that_of_all_places(tiny):
+    params, tokens, valid = tiny
+    model, at = TextModel(TINY), jnp.array([[0, 2], [1, 0], [3, 3]])
+
+    @jax.jit
+    def hidden(params, at=None):
+        return model.apply({"params": params}, tokens, valid, at=at, method="encode")
+
+    expected = jnp.take_along_axis(hidden(params), at[..., None], axis=1)
+    np.testing.assert_allclose(hidden(params, at), expected, atol=1e-6)
+
+
+def test_dropout_leaves_out_the_share_it_is_asked_to_and_keeps_the_mean():
+    x = jnp.ones((50, 7, 301))  # an odd width: two numbers share 32 bits
+    drop = jax.jit(lambda key: Dropout(0.1, False).apply({}, x, rngs={"dropout": key}))
+    kept, other = drop(jax.random.key(0)), drop(jax.random.key(1))
+    dropped = np.asarray(kept == 0)
+    # Four standard errors of a share of 105,350 draws.
+    assert dropped.mean() == pytest.approx(0.1, abs=0.004) and dropped[..., ::2].mean() == pytest.approx(0.1, abs=0.006)
+    np.testing.assert_allclose(kept[kept != 0], 1 / 0.9, rtol=1e-6)
+    assert (np.asarray(other == 0) != dropped).mean() == pytest.approx(0.18, abs=0.01)
+    np.testing.assert_array_equal(Dropout(0.1, True).apply({}, x), x)
 
 
 def test_what_padding_holds_and_how_much_there_is_does_not_matter(tiny):

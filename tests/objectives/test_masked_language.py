@@ -177,11 +177,13 @@ def test_terms_weigh_what_mslm_says(parts):
         plain, config=MaskedLanguageConfig(dropout=0.0, weighting="terms"), weights=TermWeights(1.7, 1.2)
     )
     rows = batch(examples)
-    scored = jax.tree.map(np.asarray, compiled(plain.score)(model.params, rows, KEY, STEP))
-    weight = np.where(scored.in_term, 1.7, 1.2)[scored.hidden]
-    assert 0 < scored.in_term[scored.hidden].mean() < 1
+    drawn, _ = compiled(plain.draw)(rows, KEY, STEP)
+    scored = compiled(plain.score)(model.params, drawn, KEY, STEP)
+    drawn, scored = jax.tree.map(np.asarray, (drawn, scored))
+    weight = np.where(drawn.in_term, 1.7, 1.2)[drawn.hidden]
+    assert 0 < drawn.in_term[drawn.hidden].mean() < 1
     found, _ = compiled(made)(model.params, rows, KEY, STEP)
-    np.testing.assert_allclose(found, np.average(scored.loss[scored.hidden], weights=weight), rtol=1e-5)
+    np.testing.assert_allclose(found, np.average(scored.loss[drawn.hidden], weights=weight), rtol=1e-5)
 
 
 def test_the_released_loss_of_mslm(parts):
@@ -214,3 +216,20 @@ def test_weights_of_terms(inside, outside):
 def test_values_that_mean_nothing_are_refused(changed, said):
     with pytest.raises(ValueError, match=said):
         MaskedLanguageConfig(**changed).validate()
+
+
+def test_strategies_and_weights_of_terms_share_the_program_of_the_loss(parts):
+    model, _, examples = parts
+    rows = batch(examples)
+    weighed = dataclasses.replace(
+        objective(parts, WordMaskingConfig(strategy="salient_span"), weighting="terms"), weights=TermWeights(1.7, 1.2)
+    )
+    plain = [objective(parts, WordMaskingConfig(strategy=name)) for name in ("random_word", "difference")]
+    programs = set()
+    for made in (*plain, weighed):
+        drawn, about_masks = compiled(made.draw)(rows, KEY, STEP)
+        programs.add(compiled(made).lower(model.params, drawn, KEY, STEP).as_text())
+        of_drawn, metrics = compiled(made)(model.params, drawn, KEY, STEP)
+        whole, expected = compiled(made)(model.params, rows, KEY, STEP)
+        assert float(of_drawn) == float(whole) and metrics | about_masks == expected
+    assert len(programs) == 1
