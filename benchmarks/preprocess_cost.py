@@ -26,6 +26,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from machine_load import MachineLoad
+
 VIDEOS = ("asl_walk.mkv", "hamilton_short.mp4", "nasa_13013.mp4", "one_by_one_person.mp4")
 FPS = 3.0
 LONG = 1800.0  # seconds
@@ -102,6 +104,7 @@ def in_a_process(*words: str) -> dict:
 
 def compare(videos: Path, rounds: int, copies: int, workers: int, every: bool) -> None:
     """Prints the ratio of each round, where the time goes, and memory."""
+    load = MachineLoad()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         (folder / "videos").mkdir()
@@ -134,6 +137,7 @@ def compare(videos: Path, rounds: int, copies: int, workers: int, every: bool) -
                 flush=True,
             )
     print(f"ratio: min {min(ratios):.2f}, median {statistics.median(ratios):.2f}, max {max(ratios):.2f}")
+    print(load.describe())
     for way, result in kept.items():
         total = sum(result["took"].values())
         shares = ", ".join(f"{stage} {seconds / total:.1%}" for stage, seconds in result["took"].items())

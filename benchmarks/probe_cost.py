@@ -25,6 +25,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from machine_load import MachineLoad
 
 from mmdiff.data.loader import stack
 from mmdiff.data.question_examples import Questions, question_example
@@ -155,6 +156,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--plain-epochs", type=int, default=1, help="of the plain way to run; the rest is multiplied")
     options = parser.parse_args()
+    load = MachineLoad()
     data = DataConfig(records=options.records, tokenizer=options.tokenizer)
     tokenizer, questions = Tokenizer(options.tokenizer), QuestionConfig()
     heads = LinearProbeConfig(seeds=options.seeds, epochs=options.epochs, patience=0)
@@ -170,7 +172,12 @@ def main() -> None:
         "flops": theirs["flops_of_epoch"] * epochs / mine["flops"],
         "wall": float(np.mean(theirs["seconds_of_epochs"])) * epochs / mine["seconds"],
     }
-    print(json.dumps({"size": options.size, "ours": mine, "plain": theirs, "plain / ours": ratios}, indent=2))
+    print(
+        json.dumps(
+            {"size": options.size, "ours": mine, "plain": theirs, "plain / ours": ratios, "load": load.describe()},
+            indent=2,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 import transformers
+from machine_load import MachineLoad
 
 from mmdiff.data.text_batches import bucket_lengths, text_training_batches
 from mmdiff.data.text_corpora import read_corpus
@@ -67,10 +68,14 @@ class Ours:
         # Placed as a step leaves it: the second step compiles nothing.
         self.state = jax.jit(start, out_shardings=state_sharding(self.mesh, shapes))(jax.random.key(1))
         self.step = jit_train_step(self.objective, optimizer, 1, self.mesh, shapes)
+        self.draw = jax.jit(self.objective.draw)
+        self.count = 0
         self.hidden = jax.jit(lambda batch: self.objective.hide(batch, self.key, jnp.zeros((), jnp.int32)))
 
     def train(self, batch) -> float:
-        self.state, metrics = self.step(self.state, put_batch(self.mesh, batch), self.key)
+        drawn, _ = self.draw(put_batch(self.mesh, batch), self.key, np.int32(self.count))
+        self.state, metrics = self.step(self.state, drawn, self.key)
+        self.count += 1
         return float(metrics["loss"])
 
 
@@ -135,6 +140,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=6)
     parser.add_argument("--out", type=Path, help="file for the raw numbers, as JSON")
     options = parser.parse_args()
+    load = MachineLoad()
     torch.set_num_threads(THREADS)
     model = read_text_model(options.tokenizer)
     tokenizer = TextTokenizer(model.tokenizer, min(options.longest, model.config.longest))
@@ -189,6 +195,7 @@ def main() -> None:
             ratios.append(f"{kind} {statistics.median(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})")
         speeds = tokens / statistics.median(found), tokens / min(found), tokens / statistics.median(cpu_seconds[name])
         print(f"| {name} | {' | '.join(f'{speed:.0f}' for speed in speeds)} | {', '.join(ratios)} |")
+    print(load.describe())
     longest = -(-max(lengths) // 4) * 4
     order = np.random.default_rng(0).permutation(len(lengths))
     groups = [np.array(lengths)[order[i : i + options.batch]] for i in range(0, len(order), options.batch)]
@@ -208,6 +215,7 @@ def main() -> None:
             "seconds": seconds,
             "cpu_seconds": cpu_seconds,
             "padding": shares,
+            "load": load.describe(),
         }
         options.out.write_text(json.dumps(raw, indent=2, default=str) + "\n")
 

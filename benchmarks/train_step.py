@@ -22,6 +22,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+from machine_load import MachineLoad
 from masking_cost import SEGMENTS, clips
 
 from mmdiff.masking.strategies import MaskingConfig
@@ -80,6 +81,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, help="file for the raw numbers, as JSON")
     options = parser.parse_args()
+    load = MachineLoad()
     mesh = make_mesh(0)
     sizes = ReserveConfig(
         vision_layers=options.layers,
@@ -149,6 +151,7 @@ def main() -> None:
             print(
                 f"{kind}: mmdiff is {statistics.median(pairs):.2f} times as fast (pairs {min(pairs):.2f} to {max(pairs):.2f})"
             )
+        print(load.describe())
     if device.platform != "cpu":
         print(f"peak memory of the first device: {device.memory_stats().get('peak_bytes_in_use', 0) / 2**30:.2f} GiB")
     if options.out:
