@@ -68,17 +68,36 @@ def shared_data() -> Path:
     return _shared("data")
 
 
-# Files with one long test or fixture: begun last, they would keep one worker busy while the other has nothing left.
-LONGEST = (
-    "test_two_processes.py",
-    "test_demo.py",
+# The files with the most seconds of processor time, or of waiting for processes, in this order. A worker takes a whole file at
+# a time: a long one begun last would keep one worker busy while the others have nothing left.
+HEAVIEST = (
     "test_resume.py",
-    "test_finetune.py",
+    "test_two_processes.py",
     "test_pretrain.py",
     "test_pretrain_text.py",
+    "test_demo.py",
+    "test_finetune.py",
     "test_text_probe.py",
+    "test_masked_language.py",
+    "test_hiding_variants.py",
+    "test_soft_masked_gradients.py",
+    "test_reserve.py",
+    "test_own_strategy.py",
+    "test_probe.py",
+    "test_strategies.py",
+    "test_text_classification.py",
 )
+
+# Files of which every test, or the fixture that its tests share, is slow.
+SLOW_FILES = ("test_demo.py", "test_finetune.py", "test_two_processes.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes 10 seconds or more with all programs compiled; not of `make check`")
 
 
 def pytest_collection_modifyitems(items: list) -> None:
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+    for item in items:
+        if item.path.name in SLOW_FILES:
+            item.add_marker("slow")
+    items.sort(key=lambda item: HEAVIEST.index(item.path.name) if item.path.name in HEAVIEST else len(HEAVIEST))

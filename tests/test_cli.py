@@ -56,6 +56,7 @@ def run(records, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_pretrain_probe_and_view_work_by_their_documented_words(records, run, tmp_path, capsys):
     assert sorted(path.name for path in run.iterdir()) == [
         "anchors.json",
@@ -77,6 +78,7 @@ def test_pretrain_probe_and_view_work_by_their_documented_words(records, run, tm
     assert "clip" in page and "data:image/webp" in page
 
 
+@pytest.mark.slow
 def test_official_code_preset_runs_and_is_stored(records, tmp_path):
     words = [*fields(records), "--config.preset=official_code", "--config.masking.alpha=0.7"]
     assert cli.main(["pretrain", "--config", CONFIG, "--workdir", str(tmp_path / "run"), *words]) == 0

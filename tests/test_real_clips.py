@@ -1,6 +1,7 @@
 """The whole path on real footage: a singer with cuts, and a signer without sound."""
 
 import numpy as np
+import pytest
 import tiny
 
 from mmdiff.data.tokenizer import train_tokenizer
@@ -8,6 +9,7 @@ from mmdiff.training.metrics import read_metrics
 from mmdiff.training.pretrain import pretrain
 
 
+@pytest.mark.slow
 def test_the_loss_on_real_clips_falls_well_below_its_start(videos, tmp_path):
     from preprocessing.build import Options, preprocess
 

@@ -64,11 +64,13 @@ def done(words, tmp_path_factory, compilations):
     return out
 
 
+@pytest.mark.slow
 def test_the_second_seed_compiles_nothing(done):
     compiled = json.loads((done.parent / "compiled.json").read_text())
     assert len(compiled) == 5 and compiled[3:] == [0, 0]
 
 
+@pytest.mark.slow
 def test_every_method_and_seed_has_its_run_and_probe_and_one_report_shows_them(done):
     for seed in (0, 1):
         config = json.loads((done / "span" / f"seed_{seed}" / "run" / "config.json").read_text())
@@ -80,6 +82,7 @@ def test_every_method_and_seed_has_its_run_and_probe_and_one_report_shows_them(d
     assert {row["method"]: row["runs"] for row in group["rows"]} == {"none": 1, "span": 2}
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_only_reports_and_a_larger_one_adds_what_is_new(words, done, monkeypatch):
     begun = []
     monkeypatch.setattr(sweep, "pretrain_text", lambda config, folder, bar: begun.append(("run", folder)))
@@ -90,12 +93,14 @@ def test_a_finished_sweep_only_reports_and_a_larger_one_adds_what_is_new(words, 
     assert begun == [(what, done / "pmi" / f"seed_{seed}" / what) for seed in (0, 1) for what in ("run", "probe")]
 
 
+@pytest.mark.slow
 def test_another_configuration_in_the_same_folder_is_refused(words, done, capsys):
     changed = [*words, "--config.masking.ratio=0.4", "--strategies", "span", "--seeds", "1", "--out", str(done)]
     assert cli.main(changed) == 2
     assert "holds another run (masking.ratio: 0.25 -> 0.4)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_another_corpus_in_the_same_folder_is_refused(words, done, tmp_path, capsys):
     corpus = tiny_texts.write_corpus(tmp_path / "citation_intent", train=17, dev=8, test=8)
     changed = [word for word in words if not word.startswith("--config.data.corpus")]

@@ -51,6 +51,7 @@ def forecast_of(**fields) -> Forecast:
 
 
 @needs_libtpu
+@pytest.mark.slow
 def test_a_small_step_is_compiled_for_a_tpu_that_is_not_there():
     ended = compile_in_a_process(*tiny_words(), "--topology", "v2:2x2")
     assert ended.returncode == 0, ended.stderr[-2000:]

@@ -4,6 +4,7 @@ import sys
 import types
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
@@ -14,7 +15,7 @@ from mmdiff.masking.strategies import with_strategy
 from mmdiff.reports.replay import replay
 from mmdiff.training import nonfinite, runs
 from mmdiff.training.config import to_json
-from mmdiff.training.loop import Watch
+from mmdiff.training.loop import Watch, weighted_mean
 from mmdiff.training.metrics import read_metrics
 from mmdiff.training.pretrain import run_keys
 from mmdiff.training.runs import RunError, require_place
@@ -98,6 +99,11 @@ def test_every_line_says_how_the_run_does(tmp_path):
         assert line["hours_left"] == pytest.approx((8 - line["step"]) * line["seconds_per_step"] / 3600)
         assert line["examples_per_second"] == pytest.approx(toy.BATCH / line["seconds_per_step"])
     assert max(line["input_wait"] for line in found) > 0.5  # its batches are slow and its model is nothing
+
+
+def test_validation_counts_a_batch_by_its_examples():
+    batches = [({"loss": jnp.asarray(loss)}, jnp.asarray(count)) for loss, count in ((1.0, 6), (5.0, 2), (9.0, 0))]
+    assert weighted_mean(batches) == {"loss": 2.0}
 
 
 def test_a_profile_holds_a_trace_of_the_steps_asked_for(tmp_path):

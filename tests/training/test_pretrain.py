@@ -106,6 +106,7 @@ def test_a_folder_of_another_run_is_refused_and_left_alone(unbroken, records, tm
     assert json.loads((whole / runs.CONFIG).read_text()) == json.loads(to_json(config))
 
 
+@pytest.mark.slow
 def test_a_run_whose_targets_come_from_a_copy_keeps_the_model_alone(records, parts, tmp_path):
     config = tiny.config(records, steps=2, save_every=1, evaluate_every=2)
     config.masking = dataclasses.replace(config.masking, strategy="clip", unit="pooled", hide_at="input")
