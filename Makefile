@@ -22,7 +22,7 @@ check: $(VENV)/.everything  ## while working: lint, and the tests of what was ch
 lint: $(VENV)/.everything
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/shellcheck -x install.sh tpu_scripts/*.sh
+	$(BIN)/shellcheck -x .ci/install.sh tpu_scripts/*.sh
 
 compiler: $(VENV)/.compiler  ## libtpu: `mmdiff compile` says without a TPU what fits on one
 
@@ -41,7 +41,7 @@ $(VENV)/.compiler: $(VENV)/.everything
 
 # The stamps are newer than the files that say what to install exactly when nothing is left to do.
 $(VENV)/.training $(VENV)/.demo $(VENV)/.everything $(VENV)/.compiler: setup.py constraints.txt
-	PYTHON='$(PYTHON)' bash install.sh '$(VENV)' '$(WANTED)'
+	PYTHON='$(PYTHON)' bash .ci/install.sh '$(VENV)' '$(WANTED)'
 	@touch $@ $(HELD:%=$(VENV)/%)
 
 clean:

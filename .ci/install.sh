@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the project into a virtual environment, and makes that: quiet on success, one sentence on failure.
 #
-#     PYTHON=python3.12 bash install.sh .venv '.[preprocess]'
+#     PYTHON=python3.12 bash .ci/install.sh .venv '.[preprocess]'
 #
 # uv takes a fifth of pip's time. pip takes over where uv cannot be had or fails: uv does not read pip's settings.
 set -uo pipefail
