@@ -6,10 +6,12 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 import toy
 
+from mmdiff.data.loader import stack
 from mmdiff.data.window_names import window_names
 from mmdiff.masking.strategies import with_strategy
 from mmdiff.reports.replay import replay
@@ -20,6 +22,7 @@ from mmdiff.training.metrics import read_metrics
 from mmdiff.training.pretrain import run_keys
 from mmdiff.training.runs import RunError, require_place
 from mmdiff.training.trackers import TrackerError
+from mmdiff.training.train_step import first_state, make_train_step, update_size
 
 BROKEN_STEP = 7
 BROKEN = toy.BATCH * (BROKEN_STEP - 1) + 3  # a point of that step's batch
@@ -185,3 +188,24 @@ def test_a_folder_that_cannot_be_written_in_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot write in .*: make room or mend it|is not a folder"):
         runs.claim(tmp_path / "file" / "run", tiny.config(tmp_path), b"", "digest", "records")
+
+
+@pytest.mark.parametrize("branch", [True, False])
+def test_a_step_without_a_number_changes_nothing_and_another_is_adams(branch):
+    optimizer = optax.adam(0.05)
+    params = {"slope": jnp.ones(4), "offset": jnp.zeros(())}
+    start = first_state(params, optimizer)
+    batch, key = stack([toy.point(i) for i in range(toy.BATCH)]), jax.random.key(0)
+    step = jax.jit(make_train_step(toy.Line(), optimizer, 1, branch=branch))
+    moved, metrics = step(start, batch, key)
+    # Adam's first step is the learning rate in each place, whatever the gradient.
+    assert bool(metrics["finite"]) and int(moved.step) == 1
+    np.testing.assert_allclose(jnp.abs(moved.params["slope"] - 1), 0.05, rtol=1e-3)
+    size = update_size(params, moved.params)
+    assert float(size["update_norm"]) == pytest.approx(0.05 * np.sqrt(5), rel=1e-3)
+    assert float(size["update_ratio"]) == pytest.approx(0.05 * np.sqrt(5) / 2, rel=1e-3)
+    broken, metrics = step(moved, batch._replace(x=batch.x * np.float32(np.nan)), key)
+    assert not metrics["finite"] and int(broken.step) == 1
+    jax.tree.map(np.testing.assert_array_equal, (broken.params, broken.opt_state), (moved.params, moved.opt_state))
+    after, _ = step(broken, batch, key)  # nor does any step behind it
+    jax.tree.map(np.testing.assert_array_equal, after, broken)
