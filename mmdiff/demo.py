@@ -38,6 +38,7 @@ STRATEGIES = ("random", "difference")
 CLIPS, CLIP_SECONDS = 24, 14.0  # composed; three segments each
 SEGMENTS = 3
 VOCABULARY = 600
+SIZES = {"hidden_size": 128, "vision_layers": 2, "audio_layers": 2, "joint_layers": 2, "span_layers": 1}
 
 NOTES = [
     (
@@ -49,6 +50,15 @@ NOTES = [
         "as telling places scattered over a frame apart. They cannot be compared with each other."
     ),
 ]
+
+
+def demo_options(composed: bool, asked: bool):
+    """How people are looked for, and how many videos are held out: more of a handful of videos than one or two."""
+    from preprocessing.options import Options
+
+    options = Options(segments_per_window=SEGMENTS, validation_share=0.25 if asked else 0.4)
+    # Faces of composed clips are 40 pixels high or more; looking for smaller ones takes three times as long.
+    return dataclasses.replace(options, smallest_face=40) if composed else options
 
 
 def demo_config(records: Path, tokenizer: Path, initial: Path, strategy: str) -> PretrainConfig:
@@ -68,9 +78,7 @@ def demo_config(records: Path, tokenizer: Path, initial: Path, strategy: str) ->
 
 def initial_model(config: PretrainConfig, path: Path) -> None:
     """The random weights that every run and the untrained row of the table start from."""
-    tiny = dataclasses.replace(
-        config.model, checkpoint="", hidden_size=128, vision_layers=2, audio_layers=2, joint_layers=2, span_layers=1
-    )
+    tiny = dataclasses.replace(config.model, checkpoint="", **SIZES)
     init_key, _ = run_keys(config.train.seed)
     _, params = runs.build_model(tiny, Tokenizer(config.data.tokenizer), init_key)
     # Released weights come with a learned temperature, which so few steps could not find: start from CLIP's 1 / 0.07.
@@ -87,7 +95,6 @@ def demo(out: str | Path, videos: str | Path | None = None) -> Path:
     Raises UserError, one sentence, where the folder cannot be used.
     """
     from preprocessing.build import preprocess
-    from preprocessing.options import Options
 
     out = Path(out)
     _claim(out, videos)
@@ -106,8 +113,7 @@ def demo(out: str | Path, videos: str | Path | None = None) -> Path:
     records = out / "records"
     with stage("preprocess: decode, detect, track, write records"):
         asked = (folder / "questions.jsonl").exists()
-        # A handful of videos needs more than one or two of them held out.
-        options = Options(segments_per_window=SEGMENTS, validation_share=0.25 if asked else 0.4)
+        options = demo_options(composed=not videos, asked=asked)
         if not asked:
             preprocess(folder, records, options)
             options.questions = ask_about_pictures(records, out / "questions.jsonl")
@@ -125,8 +131,9 @@ def demo(out: str | Path, videos: str | Path | None = None) -> Path:
         with stage("learn a vocabulary"):
             train_tokenizer(list(_texts(records)), VOCABULARY, tokenizer)
     configs = {name: demo_config(records, tokenizer, initial, name) for name in STRATEGIES}
+    shared = configs[STRATEGIES[0]]  # data, model and seed are the same in all
     if not initial.exists():
-        initial_model(configs["random"], initial)
+        initial_model(shared, initial)
     for name, config in configs.items():
         with stage(f"continue pretraining with {name} masking"):
             pretrain(config, out / "runs" / name)
@@ -135,7 +142,7 @@ def demo(out: str | Path, videos: str | Path | None = None) -> Path:
     with stage("linear probe"):
         candidates = {"no continued pretraining": initial} | {name: out / "runs" / name for name in STRATEGIES}
         for name, checkpoint in candidates.items():
-            settings = configs["random"] if checkpoint == initial else ProbeConfig()
+            settings = shared if checkpoint == initial else ProbeConfig()
             asked = ProbeConfig(data=settings.data, model=settings.model)
             try:
                 probes.append(probe(asked, checkpoint, out / "probes" / name) | {"name": name})
@@ -147,7 +154,7 @@ def demo(out: str | Path, videos: str | Path | None = None) -> Path:
 
     with stage("draw the report"):
         maskings = {name: config.masking for name, config in configs.items()}
-        sheets = mask_sheets(configs["random"], maskings, splits(str(records)), clips=4)
+        sheets = mask_sheets(shared, maskings, splits(str(records)), clips=4)
         metrics = {name: read_metrics(out / "runs" / name / runs.METRICS) for name in STRATEGIES}
         curves = loss_curves(metrics, ["loss", "accuracy", "hidden_pools", "hidden_inside_person"])
     return write_report(
