@@ -37,7 +37,6 @@ def test_the_example_is_ten_lines():
     assert len(documented("center_masking.py").strip().splitlines()) <= 10
 
 
-@pytest.mark.slow
 def test_a_strategy_of_another_package_trains_by_either_name(installed, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(installed)
     assert find("center") == find("center_masking:center")

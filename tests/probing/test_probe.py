@@ -30,7 +30,6 @@ def quick(**options) -> ProbeConfig:
     return ProbeConfig(probe=LinearProbeConfig(**{"seeds": 3, "epochs": 2, "batch_size": 2} | options))
 
 
-@pytest.mark.slow
 def test_a_probe_writes_what_the_report_reads(run, tmp_path):
     before = (run / "model.safetensors").read_bytes()
     result = probe(quick(), run, tmp_path / "probe", progress_bar=False)

@@ -125,7 +125,6 @@ def test_a_second_sigterm_kills(tmp_path):
     assert process.wait(timeout=20) == -signal.SIGTERM
 
 
-@pytest.mark.slow
 def test_on_two_hosts_the_notice_of_one_stops_both_at_the_same_step(unbroken, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -259,7 +258,6 @@ except UserError as error:
 """
 
 
-@pytest.mark.slow
 def test_a_full_disk_is_one_sentence_and_loses_nothing(unbroken, tmp_path):
     disk, log = tmp_path / "disk", tmp_path / "log"
     disk.mkdir()

@@ -51,7 +51,6 @@ def on_one_device(parts):
     return one_step(parts, one)
 
 
-@pytest.mark.slow
 def test_eight_devices_equal_one(parts, on_one_device, monkeypatch):
     monkeypatch.setattr(sharding, "SHARDED_FROM", 2**12)  # the tiny model has nothing larger
     fsdp = 4
