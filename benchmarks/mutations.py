@@ -62,7 +62,7 @@ MUTATIONS = [
     Mutation(
         "padding has no loss",
         "mmdiff/objectives/masked_language.py",
-        "weighed = jnp.where(scored.valid, jnp.where(hidden, weight, 1.0) * scored.loss, 0).sum(axis=1)",
+        "weighed = jnp.where(valid, jnp.where(hidden, weight, 1.0) * scored.loss, 0).sum(axis=1)",
         "weighed = (jnp.where(hidden, weight, 1.0) * scored.loss).sum(axis=1)",
         ("tests/objectives/test_masked_language.py::test_neither_padding_nor_the_size_of_batches_changes_the_loss",),
     ),
