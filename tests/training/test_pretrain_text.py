@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_texts
+from text_encoders import drawn_params
 
 from mmdiff.cli import main
 from mmdiff.data.loader import stack
@@ -18,7 +19,6 @@ from mmdiff.data.text_tokens import TextTokenizer
 from mmdiff.errors import UserError
 from mmdiff.masking.anchors import AnchorsConfig
 from mmdiff.models.pretrained_text import read_text_model, write_text_model
-from mmdiff.models.text_encoder import init_text_params
 from mmdiff.training import runs
 from mmdiff.training.config import PretrainConfig, apply_preset, parse_config, validate
 from mmdiff.training.metrics import read_metrics
@@ -40,10 +40,10 @@ def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     tiny_texts.write_corpus(folder / "corpus")
     tiny_texts.write_counts(folder / "counts.txt")
-    tiny_texts.write_model(folder / "model")
+    tiny_texts.write_model(folder / "model", layers=1)
     plain = read_text_model(folder / "model")
     parts = ("encoder", "pooler", "classifier")
-    params = init_text_params(plain.config, jax.random.key(1), parts, len(tiny_texts.LABELS), "sequence")
+    params = drawn_params(plain.config, jax.random.key(1), parts, len(tiny_texts.LABELS), "sequence")
     tokenizer = TextTokenizer(plain.tokenizer, 40)
     write_text_model(folder / "classifier", plain.config, params, tokenizer.json(), tiny_texts.LABELS, "sequence")
     return folder
@@ -129,7 +129,8 @@ def test_the_model_that_is_kept_is_a_folder_as_it_came(run, inputs):
     assert set(after.params) == set(before.params) == {"encoder", "pooler", "mlm_head"}
     assert after.tokenizer.to_str() == before.tokenizer.to_str()
     jax.tree.map(np.testing.assert_array_equal, after.params["pooler"], before.params["pooler"])
-    moved = jax.tree.map(lambda x, y: float(np.abs(x - y).max()), after.params["encoder"], before.params["encoder"])
+    encoders = jax.device_get((after.params["encoder"], before.params["encoder"]))
+    moved = jax.tree.map(lambda x, y: float(np.abs(x - y).max()), *encoders)
     assert max(jax.tree.leaves(moved)) > 1e-5
 
 
@@ -156,15 +157,22 @@ def test_other_texts_are_another_run(run, inputs, tmp_path):
         pretrain_text(made, run, progress_bar=False)
 
 
-def test_another_classifier_is_another_run(inputs, tmp_path):
-    made = config(inputs, "selective", steps=2)
-    pretrain_text(made, tmp_path / "run", progress_bar=False)
+def test_another_classifier_is_another_run(inputs, tmp_path, monkeypatch):
+    made = config(inputs, "selective")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        # Stopped before its first step, the folder is the run's.
+        patch.setattr("mmdiff.training.pretrain_text.open_position", _interrupt)
+        pretrain_text(made, tmp_path / "run", progress_bar=False)
     labels = tiny_texts.LABELS[::-1]
     plain = read_text_model(inputs / "classifier")
     write_text_model(tmp_path / "other", plain.config, plain.params, plain.tokenizer.to_str(), labels, "sequence")
     made.masking.classifier = str(tmp_path / "other")
     with pytest.raises(runs.RunError, match="other no longer holds what the run in"):
         pretrain_text(made, tmp_path / "run", progress_bar=False)
+
+
+def _interrupt(*_):
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(
@@ -185,11 +193,14 @@ def test_texts_that_nothing_can_be_learned_from_are_refused(inputs, tmp_path, fi
 
 
 def test_texts_of_several_lengths_train_in_one_run(inputs, tmp_path):
-    made = config(inputs, "random_word", steps=6)
-    made.data.buckets = 3
+    made = config(inputs)
+    made.data.buckets = 2
     folder = pretrain_text(made, tmp_path / "run", progress_bar=False)
-    losses = [line["loss"] for line in read_metrics(folder / runs.METRICS) if line["split"] == "train"]
-    assert len(losses) == 6 and all(np.isfinite(losses))
+    lines = [line for line in read_metrics(folder / runs.METRICS) if line["split"] == "train"]
+    assert len(lines) == 4 and all(np.isfinite(line["loss"]) for line in lines)
+    assert (
+        len({round(line["mfu"] * line["seconds_per_step"], 12) for line in lines}) == 2
+    )  # FLOPs of a step of each length
 
 
 def test_texts_that_differ_in_markers_alone_are_one(tmp_path):
@@ -205,7 +216,7 @@ def test_the_official_code_differs_where_it_does(inputs):
     assert (made.masking.ratio, made.masking.weights, made.anchors.pool) == (0.15, "rank", "pooler")
     objective, _, examples, key = parts_of(made)
     batch = stack([padded(example, max(examples.lengths)) for example in examples.made["train"]])
-    hidden = np.asarray(objective.hide(batch, key, jnp.zeros((), jnp.int32))[0].hidden)
+    hidden = np.asarray(jax.jit(lambda *arguments: objective.hide(*arguments)[0].hidden)(batch, key, jnp.int32(0)))
     np.testing.assert_array_equal(hidden.sum(axis=1), np.maximum((0.15 * (batch.word > 0).sum(axis=1)).astype(int), 1))
 
 
