@@ -35,7 +35,7 @@ from mmdiff.training.pretrain import pretrain, run_keys
 from mmdiff.whole_files import is_taken, write_whole
 
 STRATEGIES = ("random", "difference")
-CLIPS, CLIP_SECONDS = 24, 14.0  # composed; three segments each
+CLIPS, CLIP_SECONDS = 16, 14.0  # composed; three segments each
 SEGMENTS = 3
 VOCABULARY = 600
 SIZES = {"hidden_size": 128, "vision_layers": 2, "audio_layers": 2, "joint_layers": 2, "span_layers": 1}
@@ -69,9 +69,9 @@ def demo_config(records: Path, tokenizer: Path, initial: Path, strategy: str) ->
     )
     config.model = dataclasses.replace(config.model, checkpoint=str(initial), rows=8, columns=14, dtype="float32")
     config.masking.strategy = strategy
-    config.optimizer = dataclasses.replace(config.optimizer, learning_rate=5e-4, warmup_steps=20)
+    config.optimizer = dataclasses.replace(config.optimizer, learning_rate=5e-4, warmup_steps=10)
     config.train = dataclasses.replace(
-        config.train, steps=120, batch_size=8, log_every=5, evaluate_every=40, save_every=40, patience=0
+        config.train, steps=60, batch_size=8, log_every=5, evaluate_every=30, save_every=30, patience=0
     )
     return config
 
