@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 training = [
     "absl-py>=2.1,<3",
     "array-record>=0.8,<0.9",
+    "filelock>=3.15,<5",  # jax asks for it where its cache of compiled programs is bounded
     "flax>=0.12,<0.13",
     "grain>=0.2.15,<0.3",
     "importlib_resources>=6,<8",  # tensorflow-datasets imports it and does not declare it
