@@ -79,8 +79,9 @@ def test_pretrain_probe_and_view_work_by_their_documented_words(records, run, tm
 
 
 @pytest.mark.slow
-def test_official_code_preset_runs_and_is_stored(records, tmp_path):
-    words = [*fields(records), "--config.preset=official_code", "--config.masking.alpha=0.7"]
+def test_official_code_preset_runs_and_is_stored(tmp_path):
+    train_only = tiny.write_dataset(tmp_path / "records", [tiny.record(i) for i in range(3)], [])
+    words = [*fields(train_only), "--config.preset=official_code", "--config.masking.alpha=0.7"]
     assert cli.main(["pretrain", "--config", CONFIG, "--workdir", str(tmp_path / "run"), *words]) == 0
     stored = (tmp_path / "run" / "config.json").read_text()
     for line in ('"empty_rows_count": true', '"hidden_values": "constant"', '"state": "compact"', '"alpha": 0.7'):

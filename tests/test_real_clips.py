@@ -16,14 +16,12 @@ def test_the_loss_on_real_clips_falls_well_below_its_start(videos, tmp_path):
     (tmp_path / "videos").mkdir()
     for name in ("asl_walk.mkv", "hamilton_short.mp4"):
         (tmp_path / "videos" / name).symlink_to(videos / name)
-    options = Options(fps=2.0, segments_per_window=1, validation_share=0.0, workers=0)
+    options = Options(fps=2.0, segments_per_window=tiny.SEGMENTS, validation_share=0.0, workers=0)
     summary = preprocess(tmp_path / "videos", tmp_path / "records", options, progress=False)
-    assert summary.records == {"train": 3} and summary.boxes["body"] > 5
+    assert summary.records == {"train": 2} and summary.boxes["body"] > 5
     train_tokenizer([tiny.WORDS], 300, tmp_path / "records" / "tokenizer.json")
-    config = tiny.config(tmp_path / "records", steps=40, log_every=1)
-    config.masking.strategy = "difference"
-    config.data.segments = 1
-    config.optimizer.learning_rate = 3e-3
+    config = tiny.config(tmp_path / "records", log_every=1)
+    assert config.masking.strategy == "difference"
     run = pretrain(config, tmp_path / "run", progress_bar=False)
     lines = read_metrics(run / "metrics.jsonl")
     start, end = (np.mean([line["loss"] for line in part]) for part in (lines[:3], lines[-5:]))

@@ -21,9 +21,7 @@ from mmdiff.training.metrics import read_metrics
 
 TESTS = Path(__file__).resolve().parents[1]
 STEPS, TOY_STEPS = 2, 8
-SPLIT_FROM = (
-    2**14
-)  # of the tiny model the embeddings and wide layers: their parameters and moments lie on both processes
+SPLIT_FROM = 2**14  # the tiny model's embeddings and wide layers: their parameters and moments lie on both processes
 TOY_WIDTH = 8  # one number of the toy's slope on each device
 CLOCKS = {"mfu", "examples_per_second", "seconds_per_step", "input_wait", "hours_left"}
 
@@ -148,7 +146,7 @@ def trained(tmp_path_factory) -> Path:
     """A folder of runs: the model and the toy by one process and by two, and the toy of two gone on from half-way."""
     folder = tmp_path_factory.mktemp("two_processes")
     train = [tiny.record(i, boxes=i % 4 > 0, audio=i % 3 > 0) for i in range(11)]
-    records = tiny.write_dataset(folder / "records", train, [tiny.record(i) for i in range(12, 17)])
+    records = tiny.write_dataset(folder / "records", train, [])  # several hosts validate the toy
     (folder / "config.py").write_text(CONFIG)
     words = ["pretrain", f"--config={folder / 'config.py'}:{records}"]
     with pytest.MonkeyPatch.context() as patch:
@@ -189,8 +187,8 @@ def test_two_processes_equal_one(trained, name, alone):
 def test_two_processes_write_the_files_of_one(trained):
     for written in (runs.TARGETS, runs.CONFIG, runs.ANCHORS, runs.RECORDS, runs.TOKENIZER):
         assert (trained / "two" / written).read_bytes() == (trained / "one" / written).read_bytes()
-    best, same = (json.loads((trained / run / runs.SUMMARY).read_text()) for run in ("two", "one"))
-    assert best.pop("best_loss") == pytest.approx(same.pop("best_loss"), rel=1e-5) and best == same
+    ended, expected = (json.loads((trained / run / runs.SUMMARY).read_text()) for run in ("two", "one"))
+    assert ended == expected
 
 
 def test_two_processes_go_on_with_the_same_bits(trained):
