@@ -52,11 +52,11 @@ NOTES = [
 ]
 
 
-def demo_options(composed: bool, asked: bool):
+def demo_options(composed: bool):
     """How people are looked for, and how many videos are held out: more of a handful of videos than one or two."""
     from preprocessing.options import Options
 
-    options = Options(segments_per_window=SEGMENTS, validation_share=0.25 if asked else 0.4)
+    options = Options(segments_per_window=SEGMENTS, validation_share=0.4)
     # Faces of composed clips are 40 pixels high or more; looking for smaller ones takes three times as long.
     return dataclasses.replace(options, smallest_face=40) if composed else options
 
@@ -113,7 +113,7 @@ def demo(out: str | Path, videos: str | Path | None = None) -> Path:
     records = out / "records"
     with stage("preprocess: decode, detect, track, write records"):
         asked = (folder / "questions.jsonl").exists()
-        options = demo_options(composed=not videos, asked=asked)
+        options = demo_options(composed=not videos)
         if not asked:
             preprocess(folder, records, options)
             options.questions = ask_about_pictures(records, out / "questions.jsonl")
