@@ -210,7 +210,8 @@ def main() -> None:
         print(f"| {name} | {share:.1%} |")
     if options.out:
         raw = {
-            "options": vars(options) | {"out": None},
+            "options": vars(options)
+            | {"corpus": options.corpus.name, "tokenizer": options.tokenizer.name, "out": None},
             "tokens": tokens,
             "seconds": seconds,
             "cpu_seconds": cpu_seconds,

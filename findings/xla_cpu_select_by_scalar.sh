@@ -3,7 +3,7 @@
 # an AdamW update take more than twice as long as the same update without the choice; `lax.cond` on the same flag costs
 # nothing. Seen on an x86 with AVX-512: 99 ms chosen, 25 ms plain, 24 ms branched for 11.7 million numbers.
 #
-# Fails if that is no longer so: then `mmdiff.training.train_step` needs no branch.
+# Fails if that is no longer so.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -252,7 +252,8 @@ class Run:
     def step(self) -> None:
         """One step of training, under way when this returns."""
         with self._clock.waiting():
-            batch, drawn_metrics = self._drawn(next(self._training.batches), self._step)
+            placed = put_batch(self._mesh, next(self._training.batches))
+        batch, drawn_metrics = self._drawn(placed, self._step)
         shapes = tuple(x.shape for x in jax.tree.leaves(batch))
         if shapes not in self._compiled:
             self._compiled[shapes] = self._compile(batch)
@@ -279,7 +280,7 @@ class Run:
         with self._clock.paused(self._state):
             looked = []
             for batch in self._training.validation():
-                batch, drawn_metrics = self._drawn(batch, 0)
+                batch, drawn_metrics = self._drawn(put_batch(self._mesh, batch), 0)
                 metrics, weight = self._look(self._state.params, batch, self._key)
                 looked.append((metrics | drawn_metrics, weight))
                 if self._notice.here:
@@ -320,9 +321,8 @@ class Run:
         return Ending(self._step, stopped, self._progress, self._state.params)
 
     def _drawn(self, batch, step: int) -> tuple[Any, dict[str, jax.Array]]:
-        """A batch on the devices as the objective is given it at a step, and metrics of it."""
-        placed = put_batch(self._mesh, batch)
-        return self._draw(placed, self._key, np.int32(step)) if self._draw else (placed, {})
+        """A placed batch as the objective is given it at a step, and metrics of it."""
+        return self._draw(batch, self._key, np.int32(step)) if self._draw else (batch, {})
 
     def _owes_evaluation(self) -> bool:
         due = self._step > 0 and self.due(self._train.evaluate_every)
