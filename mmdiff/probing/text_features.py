@@ -11,7 +11,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 from tqdm import tqdm
 
@@ -19,7 +18,7 @@ from mmdiff.data.text_batches import text_evaluation_batches
 from mmdiff.data.text_tasks import AskedText, TaskSplit
 from mmdiff.models.text_encoder import TextEncoderConfig, TextModel
 from mmdiff.probing.encoder import FeatureError
-from mmdiff.training.sharding import make_mesh, put_batch
+from mmdiff.training.sharding import make_mesh, put_batch, replicated
 from mmdiff.whole_files import whole
 
 VERSION = 1  # Raise it when the same model and texts give other features than before.
@@ -68,7 +67,7 @@ def compute_unit_features(
     begun = time.perf_counter()
     features = np.zeros((len(split.gold), config.hidden_size), np.float16)
     mesh = make_mesh(0)
-    params = jax.device_put({"encoder": params["encoder"]}, NamedSharding(mesh, PartitionSpec()))
+    params = jax.device_put({"encoder": params["encoder"]}, replicated(mesh))
     batches = text_evaluation_batches(split.examples, lengths, at_once * mesh.size, 0, 1)
     model = TextModel(config)
     with tqdm(total=len(split), desc=path.stem, unit="text", disable=not progress_bar) as bar:

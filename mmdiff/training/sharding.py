@@ -37,7 +37,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
-def whole(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh) -> NamedSharding:
     """The same on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
@@ -56,7 +56,7 @@ def parameter_placement(mesh: Mesh, params) -> Placement:
     Between steps parameters are split over `fsdp` and alike along `data`.
     """
     return Placement(
-        whole(mesh),
+        replicated(mesh),
         split_arrays(mesh, params, ("data", "fsdp")),
         split_arrays(mesh, params, ("fsdp",)),
     )
@@ -64,13 +64,13 @@ def parameter_placement(mesh: Mesh, params) -> Placement:
 
 def used_whole(mesh: Mesh, params):
     """Inside a program: parameters gathered for the examples, so that activations follow the examples alone."""
-    return params if mesh.size == 1 else jax.lax.with_sharding_constraint(params, whole(mesh))
+    return params if mesh.size == 1 else jax.lax.with_sharding_constraint(params, replicated(mesh))
 
 
 def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
     """Where each array of a state of these shapes lives between steps: the optimizer's in shares, as it is updated."""
     params = split_arrays(mesh, state.params, ("fsdp",))
-    return TrainState(whole(mesh), params, split_arrays(mesh, state.opt_state, ("data", "fsdp")), whole(mesh))
+    return TrainState(replicated(mesh), params, split_arrays(mesh, state.opt_state, ("data", "fsdp")), replicated(mesh))
 
 
 def split_arrays(mesh: Mesh, tree, axes: tuple[str, ...]):
@@ -96,4 +96,4 @@ def put_batch(mesh: Mesh, batch):
 
 def put_key(mesh: Mesh, key: Key[Array, ""]) -> Key[Array, ""]:
     """A key that every host has, on every device."""
-    return jax.jit(jax.random.wrap_key_data, out_shardings=whole(mesh))(np.asarray(jax.random.key_data(key)))
+    return jax.jit(jax.random.wrap_key_data, out_shardings=replicated(mesh))(np.asarray(jax.random.key_data(key)))

@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Key
 
-from mmdiff.training.sharding import Placement, batch_sharding, parameter_placement, state_sharding, whole
+from mmdiff.training.sharding import Placement, batch_sharding, parameter_placement, replicated, state_sharding
 from mmdiff.training.state import TrainState
 
 
@@ -171,7 +171,7 @@ def jit_train_step(
     placement = parameter_placement(mesh, shapes.params) if mesh.size > 1 else None
     return jax.jit(
         make_train_step(objective, optimizer, accumulation, placement, branch=mesh.devices.flat[0].platform == "cpu"),
-        in_shardings=(shardings, batch_sharding(mesh), whole(mesh)),
+        in_shardings=(shardings, batch_sharding(mesh), replicated(mesh)),
         out_shardings=(shardings, None),
         donate_argnums=0,
     )

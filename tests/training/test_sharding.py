@@ -19,8 +19,8 @@ from mmdiff.training.sharding import (
     parameter_placement,
     put_batch,
     put_key,
+    replicated,
     state_sharding,
-    whole,
 )
 from mmdiff.training.state import TrainState
 from mmdiff.training.train_step import in_parts, joined, make_gradient, make_train_step, model_flops, split, step_flops
@@ -36,7 +36,7 @@ def one_step(parts, mesh):
     shardings = state_sharding(mesh, jax.eval_shape(lambda: state))
     step = jax.jit(
         make_train_step(objective, optimizer, 1, parameter_placement(mesh, params)),
-        in_shardings=(shardings, batch_sharding(mesh), whole(mesh)),
+        in_shardings=(shardings, batch_sharding(mesh), replicated(mesh)),
         out_shardings=(shardings, None),
     )
     state, batch = jax.device_put(state, shardings), put_batch(mesh, batch)
