@@ -141,6 +141,13 @@ class MaskedLanguage:
         )  # fmt: skip
         return drawn, self.about_masks(drawn)
 
+    def shortened(self, drawn: Drawn, length: int) -> Drawn:
+        """What `draw` makes of the same texts with padding to this length only."""
+        places = self.most_places(length)
+        cut = {name: getattr(drawn, name)[:, :length] for name in ("tokens", "valid")}
+        of_places = ("place", "target", "hidden", "weight", "in_term", "similarity")
+        return drawn._replace(**cut, **{name: getattr(drawn, name)[:, :places] for name in of_places})
+
     def about_masks(self, drawn: Drawn) -> dict[str, Float[Array, ""]]:
         """Metrics of what is hidden."""
         hidden = drawn.hidden

@@ -189,6 +189,13 @@ def predict(
     return Prediction(from_audio, from_text, target_rows, rows, pooled, target)
 
 
+class DrawnClips(NamedTuple):
+    """A batch whose masks are drawn."""
+
+    clips: VideoBatch
+    mask: PatchMask  # [b, n]
+
+
 class Represented(NamedTuple):
     """What the loss needs of each clip: rows to contrast, as in `Prediction`, and what was hidden."""
 
@@ -250,7 +257,7 @@ class MaskedVideo:
     config: MaskedVideoConfig
 
     def __call__(
-        self, params: dict, batch: VideoBatch, key: Key[Array, ""], step: Int[Array, ""]
+        self, params: dict, batch: VideoBatch | DrawnClips, key: Key[Array, ""], step: Int[Array, ""]
     ) -> tuple[Float[Array, ""], dict[str, Array]]:
         """The loss, and scalar metrics that are averages over the clips of the batch."""
         return self.compare(params, self.represent(params, batch, key, step))
@@ -260,9 +267,24 @@ class MaskedVideo:
         """Whether hidden places are told from those of all clips of an update, not only of their microbatch."""
         return self.config.negatives == "batch"
 
-    def represent(self, params: dict, batch: VideoBatch, key: Key[Array, ""], step: Int[Array, ""]) -> Represented:
+    @property
+    def draws_apart(self) -> bool:
+        """Whether the strategy asks nothing of the model, so that `draw` can say what is hidden."""
+        return "features" not in find(self.masking.strategy).looks_at
+
+    def draw(self, batch: VideoBatch, key: Key[Array, ""], step: Int[Array, ""]) -> tuple[DrawnClips, dict]:
+        """What a step with these arguments hides of a batch, and no metrics.
+
+        It needs no parameters: compiled by itself, all strategies that `draws_apart` is true of share the program of the loss.
+        """
+        return DrawnClips(batch, self.masks(batch, key, step)), {}
+
+    def represent(
+        self, params: dict, batch: VideoBatch | DrawnClips, key: Key[Array, ""], step: Int[Array, ""]
+    ) -> Represented:
         """What the loss needs of each clip."""
         mask, prediction = self.predict(params, batch, key, step)
+        batch = _clips_of(batch)
         return Represented(
             prediction.from_audio,
             prediction.from_text,
@@ -298,13 +320,15 @@ class MaskedVideo:
         return dataclasses.replace(self, model=MerlotReserve(dataclasses.replace(self.model.config, remat=())))
 
     def predict(
-        self, params: dict, batch: VideoBatch, key: Key[Array, ""], step: Int[Array, ""]
+        self, params: dict, batch: VideoBatch | DrawnClips, key: Key[Array, ""], step: Int[Array, ""]
     ) -> tuple[PatchMask, Prediction]:
         """What a step with these arguments hides, and what the model makes of it."""
         c, at_input = self.model.config, self.masking.hide_at == "input"
+        drawn = batch.mask if isinstance(batch, DrawnClips) else None
+        batch = _clips_of(batch)
         clips = to_clips(batch, c.patch_size, self.config.attend_to_padding)
         told = see(self.model, telling(params), clips)
-        mask = self.masks_of(batch, key, step, told)
+        mask = self.masks_of(batch, key, step, told) if drawn is None else drawn
         images = None if at_input else see(self.model, params, clips) if TARGET_ENCODER in params else told
         size, dtype = (clips.patches.shape[-1], jnp.float32) if at_input else (c.hidden_size, jnp.dtype(c.dtype))
         if self.masking.hidden_values == "constant":
@@ -361,6 +385,10 @@ class MaskedVideo:
         frames = mask.reshape(mask.shape[0], -1, c.patches)
         return pooled_places(frames, c.image_grid, c.pooling, self.config.pooled_when)
 
-    def examples(self, batch: VideoBatch, key: Key[Array, ""], step: Int[Array, ""]) -> Int[Array, ""]:
+    def examples(self, batch: VideoBatch | DrawnClips, key: Key[Array, ""], step: Int[Array, ""]) -> Int[Array, ""]:
         """How many clips of a batch are real: the last one of an evaluation is filled up with empty ones."""
-        return batch.frame_valid.any(axis=1).sum()
+        return _clips_of(batch).frame_valid.any(axis=1).sum()
+
+
+def _clips_of(batch: VideoBatch | DrawnClips) -> VideoBatch:
+    return batch.clips if isinstance(batch, DrawnClips) else batch

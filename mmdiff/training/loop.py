@@ -25,10 +25,10 @@ from mmdiff.training.interruption import Notice, Preempted
 from mmdiff.training.metrics import MetricLog, StepClock
 from mmdiff.training.profile import Profile
 from mmdiff.training.runs import RunError
-from mmdiff.training.sharding import batch_sharding, put_batch, put_key, state_sharding, used_whole
+from mmdiff.training.sharding import put_batch, put_key, state_sharding, used_whole
 from mmdiff.training.state import TrainState
 from mmdiff.training.trackers import TensorBoard, Tracker, WeightsAndBiases
-from mmdiff.training.train_step import Objective, first_state, jit_train_step, step_flops, update_size
+from mmdiff.training.train_step import Draw, Objective, first_state, jit_train_step, step_flops, update_size
 
 NAMED = 8  # examples that one sentence names; a dump names all
 
@@ -63,9 +63,7 @@ class Training(NamedTuple):
     keep: Callable[[dict], None]
     names: Callable[[Any], list[str]]
     title: str  # of the progress bar
-    # What of a step needs no parameters, (batch, key, step) -> (the batch that the objective is given, metrics), compiled by
-    # itself: runs that draw otherwise share the program of the rest. None: batches are given as they come.
-    draw: Callable[[Any, jax.Array, jax.Array], tuple[Any, dict]] | None = None
+    draw: Draw | None = None  # what of a step needs no parameters; None: batches are given as they come
     measured: Objective | None = None  # what validation measures, where that is not the objective: it without dropout
     replayable: bool = False  # `mmdiff replay` can take a step of it again
     # What validation batches gave, each with what it weighs, as one; None: by weighted means.
@@ -200,7 +198,6 @@ class Run:
             return measured(used_whole(mesh, params), *drawn)[1], measured.examples(*drawn)
 
         self._look = jax.jit(look)
-        self._draw = jax.jit(training.draw, out_shardings=(batch_sharding(mesh), None)) if training.draw else None
         self._copy = jax.jit(functools.partial(jax.tree.map, jnp.copy), out_shardings=self._shardings.params)
         self._update_size = jax.jit(update_size)
 
@@ -322,7 +319,8 @@ class Run:
 
     def _drawn(self, batch, step: int) -> tuple[Any, dict[str, jax.Array]]:
         """A placed batch as the objective is given it at a step, and metrics of it."""
-        return self._draw(batch, self._key, np.int32(step)) if self._draw else (batch, {})
+        draw = self._training.draw
+        return draw(batch, self._key, np.int32(step)) if draw else (batch, {})
 
     def _owes_evaluation(self) -> bool:
         due = self._step > 0 and self.due(self._train.evaluate_every)

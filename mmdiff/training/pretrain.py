@@ -22,6 +22,7 @@ from mmdiff.models.reserve import MerlotReserve, ReserveConfig
 from mmdiff.objectives.masked_video import MaskedVideo
 from mmdiff.training import hosts, runs
 from mmdiff.training.config import PretrainConfig, in_steps, validate, with_absolute_paths
+from mmdiff.training.drawing import drawing
 from mmdiff.training.loop import UNWATCHED, Training, Watch, microbatch, open_position, run_loop
 from mmdiff.training.optimizer import make_optimizer
 from mmdiff.training.sharding import make_mesh, put_batch, used_whole
@@ -151,6 +152,7 @@ def pretrain(config: PretrainConfig, workdir: str | Path, progress_bar: bool = T
         keep=keep,
         names=functools.partial(window_names, records),
         title=f"pretrain {config.masking.strategy}",
+        draw=drawing(mesh, objective.draw) if objective.draws_apart else None,
         replayable=True,
     )
     ending = run_loop(position, training, train, mesh, workdir, watch, progress_bar)

@@ -32,6 +32,7 @@ from mmdiff.objectives.masked_language import MaskedLanguage, TermWeights, term_
 from mmdiff.objectives.soft_masked_gradients import SoftMaskedGradients, head_importance
 from mmdiff.training import hosts, runs
 from mmdiff.training.config import ConfigError, in_steps, validate, with_absolute_paths, with_fields
+from mmdiff.training.drawing import drawing_texts
 from mmdiff.training.loop import UNWATCHED, Training, Watch, microbatch, open_position, run_loop
 from mmdiff.training.optimizer import make_optimizer
 from mmdiff.training.pretrain import keep_anchors, run_keys
@@ -122,6 +123,7 @@ def pretrain_text(
 
     named = {int(x.id): text.name for x, text in zip(examples.made["train"], examples.texts["train"], strict=True)}
     has_validation = "validation" in examples.made
+    longest = max(examples.lengths[-1], *(len(x.tokens) for of_split in examples.made.values() for x in of_split))
     training = Training(
         objective,
         optimizer,
@@ -136,7 +138,7 @@ def pretrain_text(
         keep=keep,
         names=lambda batch: [named[int(i)] for i in np.ravel(batch.id) if int(i) in named],
         title=f"pretrain {config.masking.strategy}",
-        draw=objective.draw if isinstance(objective, MaskedLanguage) else None,
+        draw=drawing_texts(mesh, objective, longest) if isinstance(objective, MaskedLanguage) else None,
         measured=objective.without_dropout(),
     )
     ending = run_loop(position, training, train, mesh, workdir, watch, progress_bar)
@@ -332,8 +334,8 @@ def drawn_masks(
 ) -> Iterator[tuple[TextBatch, Bool[np.ndarray, " t"]]]:
     """Each text's example and its mask, the shortest first, as step 0 draws them."""
     place = {int(x.id): x for x in examples}
-    # Each length is compiled for a second, and used for less.
-    lengths = bucket_lengths([len(x.tokens) for x in examples], buckets=2)
+    # One length: another would be compiled for longer than it saves.
+    lengths = bucket_lengths([len(x.tokens) for x in examples], buckets=1)
     draw = jax.jit(lambda batch, key: objective.hide(batch, key, jnp.zeros((), jnp.int32))[0].hidden)
     for batch in text_evaluation_batches(examples, lengths, TEXTS_AT_ONCE, 0, 1):
         real = np.asarray(batch.valid).any(axis=1)

@@ -1,13 +1,12 @@
-"""Scalars of a step in; TensorBoard's files, or a run on wandb, out. A tracker has `write` and `close`, nothing else.
+"""Scalars of a step in; TensorBoard's files, or a run on wandb, out. A tracker has `write` and `close`, nothing else."""
 
-tensorboardX is imported where it is used: where torch is installed it loads it, for an annotation.
-"""
-
+import contextlib
 import importlib.util
 import json
 import os
 import socket
 import struct
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -49,6 +48,19 @@ class Appended:
         self._file.close()
 
 
+@contextlib.contextmanager
+def _without_torch():
+    """Imports of torch fail: tensorboardX would load it for an annotation, which takes seconds."""
+    hidden = "torch" not in sys.modules
+    if hidden:
+        sys.modules["torch"] = None
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["torch"]
+
+
 class TensorBoard:
     """Event files in a folder; what was written of steps after `resumed_at` is no longer shown.
 
@@ -59,7 +71,8 @@ class TensorBoard:
     def __init__(self, folder: Path, resumed_at: int):
         folder.mkdir(parents=True, exist_ok=True)
         self._file = Appended(folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}")
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        with _without_torch():
+            from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         self._add(Event(file_version="brain.Event:2"))
         self._add(Event(step=resumed_at + 1, session_log=SessionLog(status=SessionLog.START)))

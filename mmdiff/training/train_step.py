@@ -1,6 +1,7 @@
 """A state and a batch in, the next state and metrics out; knows neither video nor text."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -28,6 +29,10 @@ class Objective(Protocol):
 
     def without_remat(self) -> "Objective":
         """The same, with nothing computed twice to save memory."""
+
+
+# What of a step needs no parameters: (batch, key, step) -> (the batch that the objective is given, metrics of its masks).
+Draw = Callable[[Any, Key[Array, ""], Int[Array, ""]], tuple[Any, dict[str, Array]]]
 
 
 @runtime_checkable

@@ -170,8 +170,10 @@ def test_empty_clips_that_fill_a_batch_change_no_metric(parts, mask_padding):
     objective = dataclasses.replace(objective, masking=masking)
     few = jax.tree.map(lambda x: x[:2], batch)
     filled = jax.tree.map(lambda x: np.concatenate([x, np.zeros_like(x)]), few)
-    run = jax.jit(lambda batch: objective(params, batch, run_keys(0)[1], jnp.zeros((), jnp.int32))[1])
-    alone, among = run(few), run(filled)
+    key, step = run_keys(0)[1], jnp.zeros((), jnp.int32)
+    draw = jax.jit(lambda batch: objective.draw(batch, key, step)[0])
+    run = jax.jit(lambda batch: objective(params, batch, key, step)[1])
+    alone, among = run(draw(few)), run(draw(filled))
     for name in alone:
         np.testing.assert_allclose(among[name], alone[name], rtol=1e-5)
 

@@ -151,7 +151,6 @@ def sigterm_at(folder: Path, step: int) -> Iterator[None]:
 if __name__ == "__main__":
     import logging
 
-    sys.modules["torch"] = None  # tensorboardX imports it where it is there, for two seconds
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("mmdiff").setLevel(logging.INFO)
     if hosts.COUNT in os.environ:
