@@ -15,11 +15,20 @@ MASK_TOKENS = ("[MASK]", "<mask>")
 _MARKER = "|".join(map(re.escape, MARKERS))
 # Every character but white space is of a word: of letters and digits, of a marker, or of a run of anything else.
 _ANY_WORD = re.compile(rf"{WORD.pattern}|{_MARKER}|(?:(?!{_MARKER})(?:[^\w\s]|_))+")
+WORD_RULES = {"letters": _ANY_WORD, "spaces": re.compile(rf"{_MARKER}|(?:(?!{_MARKER})\S)+")}
 
 
-def word_spans(text: str) -> list[tuple[int, int]]:
-    """The first character of each word, and the one after its last: "The [[X-ray]]'s." is The, [[, X, -, ray, ]], ', s, ."""
-    return [match.span() for match in _ANY_WORD.finditer(text)]
+def word_spans(text: str, rule: str = "letters") -> list[tuple[int, int]]:
+    """The first character of each word, and the one after its last.
+
+    By "letters", "The [[X-ray]]'s." is The, [[, X, -, ray, ]], ', s, . and by "spaces" it is The, [[, X-ray, ]], 's.
+    """
+    return [match.span() for match in WORD_RULES[rule].finditer(text)]
+
+
+def is_punctuation(word: str) -> bool:
+    """Whether a word has neither a letter nor a digit."""
+    return not any(character.isalnum() for character in word)
 
 
 class TokenizedText(NamedTuple):
@@ -42,7 +51,8 @@ class TextTokenizer:
     Raises TokenizerError where the vocabulary has no mask token, or `longest` leaves no room for text.
     """
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer, longest: int):
+    def __init__(self, tokenizer: tokenizers.Tokenizer, longest: int, words: str = "letters", punctuation: bool = True):
+        """`words` is a row of WORD_RULES; without `punctuation`, tokens of words that are nothing else are never masked."""
         tokenizer = tokenizers.Tokenizer.from_str(tokenizer.to_str())  # its settings are changed here
         tokenizer.no_padding()
         tokenizer.no_truncation()
@@ -69,6 +79,7 @@ class TextTokenizer:
         special = {i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
         self.special_ids: tuple[int, ...] = tuple(sorted(special | unknown | {self.mask_id}))
         self._unknown = np.array(sorted(unknown), np.int32)
+        self._words, self._punctuation = words, punctuation
 
     def json(self) -> str:
         """The tokenizer.json of it."""
@@ -87,7 +98,7 @@ class TextTokenizer:
         for i in np.flatnonzero(start < end):
             while begins[i] < end[i] and text[begins[i]].isspace():
                 begins[i] += 1
-        spans = word_spans(text)
+        spans = word_spans(text, self._words)
         firsts = np.array([first for first, _ in spans], np.int32)
         # How many markers there are up to each word.
         markers = np.cumsum([0, *(text[first:last] in MARKERS for first, last in spans)])
@@ -96,6 +107,9 @@ class TextTokenizer:
         maskable = (begins < end) & (np.array(encoding.special_tokens_mask, np.int32) == 0)
         maskable &= ~np.isin(tokens, self._unknown)
         maskable &= markers[last] == markers[np.maximum(word - 1, 0)]
+        if not self._punctuation:
+            kept = np.array([False, *(is_punctuation(text[first:end]) for first, end in spans)])
+            maskable &= ~kept[word]
         return TokenizedText(
             tokens, np.where(maskable, word, 0).astype(np.int32), begins, end.copy(), bool(encoding.overflowing)
         )

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from mmdiff.data.corpus import POSSESSIVE, count_record_words, count_words
 from mmdiff.data.records import PARTS, metadata
+from mmdiff.data.text_examples import GLUED
 from mmdiff.errors import UserError
 from mmdiff.masking.text_vectors import POOLS, TextEncoder, load_text_encoder
 from mmdiff.masking.tf_icf import FoundWord, WordRules, find_words, read_general
@@ -153,15 +154,20 @@ class Anchors:
             new = [label for label in dict.fromkeys(labels) if label not in self._similarity]
             if not new:
                 return
-            named = {word.casefold() for word in self.words}
+            named = {self._name(word) for word in self.words}
             similarity = np.zeros(len(new))
             if self._encoder:
-                vectors = self._encoder().embed([*self.words, *new])
+                vectors = self._encoder().embed([in_running_text(word) for word in (*self.words, *new)])
                 similarity = COMPARE[self._compare](vectors[len(self.words) :], vectors[: len(self.words)])
             if self._compare == "nearest":
-                similarity = np.where([label.casefold() in named for label in new], 1.0, similarity)
+                similarity = np.where([self._name(label) in named for label in new], 1.0, similarity)
             similarity = np.where(similarity < self._least, 0.0, np.clip(similarity, 0, 1))
             self._similarity.update(zip(new, similarity.tolist(), strict=True))
+
+    @staticmethod
+    def _name(label: str) -> str:
+        """What a label and an anchor that are the same share."""
+        return label.casefold()
 
     def to_json(self) -> dict:
         """What a run keeps of them: `labels` holds the similarity of each label, highest first.
@@ -215,26 +221,22 @@ def open_anchors(
 
 
 class WordAnchors(Anchors):
-    """The weight of a word of a text. A word counts as it is without capitals and without a possessive's 's.
+    """The weight of a word of a text, as `standing_words` writes it. Words are compared by the tokens that the text has.
 
-    Markers and other words without a letter or a digit have 0.
+    A word is an anchor in any case, and with a possessive's 's.
     """
 
-    def similarity(self, label: str) -> float:
-        """Of a word."""
-        return super().similarity(_type(label)) if _has_meaning(label) else 0.0
-
-    def learn(self, labels: Iterable[str]) -> None:
-        """Compares all words that are new with the anchors, at once."""
-        super().learn(_type(label) for label in labels if _has_meaning(label))
+    @staticmethod
+    def _name(label: str) -> str:
+        return POSSESSIVE.sub("", label.removeprefix(GLUED).casefold())
 
 
-def _type(word: str) -> str:
-    return POSSESSIVE.sub("", word.casefold())
+def in_running_text(word: str) -> str:
+    """The characters to give to a vocabulary for the tokens that a word has inside a text.
 
-
-def _has_meaning(word: str) -> bool:
-    return any(character.isalnum() for character in word)
+    Byte-level vocabularies (RoBERTa's) have other tokens for a word after white space than for the word alone.
+    """
+    return word.removeprefix(GLUED) if word.startswith(GLUED) else f" {word}"
 
 
 def open_word_anchors(
@@ -267,8 +269,7 @@ def open_word_anchors(
             return count_words(tqdm(texts, desc="words of texts", unit="text", disable=not progress_bar))
 
         anchors = _make(WordAnchors, config, count, encoder)
-    types = list(dict.fromkeys(_type(word) for word in words if _has_meaning(word)))
-    new = [word for word in types if word not in anchors]
+    new = [word for word in dict.fromkeys(words) if word not in anchors]
     if new:
         with tqdm(total=len(new), desc="similarity of words", unit="word", disable=not progress_bar) as bar:
             for first in range(0, len(new), WORDS_AT_ONCE):

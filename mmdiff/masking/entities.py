@@ -37,8 +37,8 @@ def open_entities(
     """What finds the terms of a text.
 
     Args:
-      source: "conll", the tags of the corpus; "anchors"; a file with a term on each line; the folder of a model that
-        tags tokens; or "", the tags if the corpus has some and else the anchors.
+      source: "conll" or "", the tags of the corpus; "anchors"; a file with a term on each line; or the folder of a model
+        that tags tokens.
       corpus: whose texts will be asked for; a tagger reads all of them now.
       anchors: the words of the source "anchors".
       progress_bar: of a tagger.
@@ -47,12 +47,12 @@ def open_entities(
       EntityError: the source does not go with the corpus, or cannot be read; with file and line.
       CheckpointError: the tagger's folder cannot be read.
     """
-    source = source or (TAGS if corpus.kind == "entities" else ANCHORS)
+    source = source or TAGS
     if source == TAGS:
         if corpus.kind != "entities":
             raise EntityError(
-                f"masking.entities={TAGS!r} needs tagged words, and {corpus.name} has none: give a list of terms, a tagger's "
-                f"folder or {ANCHORS!r}"
+                f"this strategy hides entities, and {corpus.name} has no tags: give masking.entities, a list of terms or the "
+                f"folder of a tagger; or {ANCHORS!r}, which is another method, since no paper's entities are anchors"
             )
         return tagged
     if source == ANCHORS:

@@ -1,9 +1,14 @@
-"""Labelled texts and a classifier in, how much each token tells of its text's label out (Selective Masking, 2004.09733)."""
+"""Texts and a model finetuned on their task in, which tokens matter to the task out (Selective Masking, arXiv 2004.09733).
+
+The method marks tokens of labelled texts by a classifier of texts, and those of texts without labels by a second model that
+was trained to tell the marks of the first.
+"""
 
 import functools
 import hashlib
 import io
 import logging
+import re
 from collections.abc import Callable, Sequence
 
 import jax
@@ -12,7 +17,8 @@ import numpy as np
 from jaxtyping import Float
 
 from mmdiff.data.text_corpora import Text
-from mmdiff.data.text_tokens import TextTokenizer, TokenizedText
+from mmdiff.data.text_examples import TextBatch
+from mmdiff.data.text_tokens import TextTokenizer, TokenizedText, word_spans
 from mmdiff.errors import UserError
 from mmdiff.masking.batched_texts import run_in_batches
 from mmdiff.models.pretrained_text import PretrainedText
@@ -23,6 +29,9 @@ from mmdiff.whole_files import write_whole
 PREFIXES_AT_ONCE = 128
 STEP = 32  # tokens: the buffers of "buffer" are padded to multiples of this, so that few shapes are compiled
 THRESHOLD = 0.05  # of "buffer" in the paper; 0.01 in its configurations
+VERSION = 2  # of what is kept: others' is not read
+SENTENCE_END = re.compile(r"[.!?]+[\"')\]]*\s+(?=[A-Z])")
+IMPORTANT = "IMPORTANT"  # the type of a tag that the second model is trained to tell
 
 Parts = tuple[np.ndarray, np.ndarray, np.ndarray]
 log_line = logging.getLogger(__name__)
@@ -36,22 +45,26 @@ def token_importance(
     classifier: PretrainedText,
     texts: Sequence[Text],
     tokenized: Sequence[TokenizedText],
-    rule: str = "prefix",
+    rule: str = "buffer",
     threshold: float = THRESHOLD,
     progress_bar: bool = True,
 ) -> list[Float[np.ndarray, " _"]]:
-    """How much each token tells of the text's label y; 0 for special tokens and markers.
+    """How much each token matters to the text's label y; 0 for special tokens and markers.
 
-    "prefix" is how Difference-Masking restates the method (arXiv 2305.14577): P(y | x) - P(y | x[:i]), what the classifier
-    is still to learn where it has read the tokens before the i-th only; below 0 counts as 0. "buffer" is the method's own
-    rule: tokens are read one by one, and one that brings P(y) nearer than `threshold` to P(y | x) is important, 1, and
-    forgotten again; in texts that are classified wrong none is.
+    "buffer" is the method's own rule (arXiv 2004.09733, section 3.2): the tokens of a sentence are read one by one, and one
+    that brings P(y) nearer than `threshold` to P(y | sentence) is important, 1, and forgotten again; in sentences that are
+    classified wrong none is. "prefix" is how Difference-Masking restates it (arXiv 2305.14577, section 5): P(y | x) -
+    P(y | x up to and including the token), below 0 counts as 0. That is what the classifier is still to learn behind the
+    token, not what the token adds: the first tokens of a text weigh most.
+
+    Where the model tags tokens, it is the method's second one (see `important_words`), and neither labels nor a rule are
+    needed: a token has the probability that its word's tag is not O.
 
     What was found is kept in the user's cache: there are as many prefixes as tokens, and runs with other seeds have them, too.
 
     Args:
-      classifier: of whole texts, finetuned on their labels.
-      texts: each with its label.
+      classifier: of whole texts, finetuned on their labels; or of tokens, finetuned on marks.
+      texts: each with its label, but for a classifier of tokens.
       tokenized: the same texts, by a vocabulary that may differ from the classifier's.
       rule: "prefix" or "buffer".
       threshold: of "buffer".
@@ -62,14 +75,20 @@ def token_importance(
     if rule not in RULES:
         raise ValueError(f"no rule of importance is called {rule!r}; known: {', '.join(RULES)}")
     own = TextTokenizer(classifier.tokenizer, classifier.config.longest).encode([text.text for text in texts])
+    if classifier.head == "token":
+        found = _told_important(classifier, own, "marking of tokens" if progress_bar else "")
+        return [_carried(*x) for x in zip(found, own, tokenized, strict=True)]
     labels = _labels(classifier, texts)
     kept = _Kept(classifier.digest, rule, threshold if rule == "buffer" else 0.0, own, labels)
     found = kept.read()
     if found is None:
-        parts = [_split(text) for text in own]
         doing = f"importance of tokens ({rule})" if progress_bar else ""
-        found = RULES[rule](_classify(classifier), parts, labels, threshold, doing)
-        found = [_around(x, part) for x, part in zip(found, parts, strict=True)]
+        if rule == "buffer":
+            found = _of_sentences(_classify(classifier), texts, own, labels, threshold, doing)
+        else:
+            parts = [_split(text) for text in own]
+            found = _by_prefix(_classify(classifier), parts, labels, doing)
+            found = [_around(x, part) for x, part in zip(found, parts, strict=True)]
         kept.write(found)
     return [_carried(*x) for x in zip(found, own, tokenized, strict=True)]
 
@@ -99,6 +118,69 @@ def _split(found: TokenizedText) -> Parts:
     return found.tokens[:first], found.tokens[first:last], found.tokens[last:]
 
 
+def _of_sentences(
+    classify: Callable,
+    texts: Sequence[Text],
+    own: Sequence[TokenizedText],
+    labels: Sequence[int],
+    threshold: float,
+    doing: str,
+) -> list[np.ndarray]:
+    """The marks of "buffer" of the tokens of texts, of which each sentence has the text's label."""
+    parts, of_sentence, places = [], [], []
+    for number, (text, found) in enumerate(zip(texts, own, strict=True)):
+        before, _, behind = _split(found)
+        ends = [match.end() for match in SENTENCE_END.finditer(text.text)]
+        sentence = np.searchsorted(ends, found.start, side="right")
+        inner = np.arange(len(before), len(found.tokens) - len(behind))
+        for one in np.unique(sentence[inner]):
+            place = inner[sentence[inner] == one]
+            parts.append((before, found.tokens[place], behind))
+            of_sentence.append(labels[number])
+            places.append((number, place))
+    importance = [np.zeros(len(found.tokens), np.float32) for found in own]
+    for (number, place), marks in zip(places, _by_buffer(classify, parts, of_sentence, threshold, doing), strict=True):
+        importance[number][place] = marks
+    return importance
+
+
+def _told_important(tagger: PretrainedText, own: Sequence[TokenizedText], doing: str) -> list[np.ndarray]:
+    """The probability that the tag of a token's word, which is that of its first token, is not O."""
+    if "O" not in tagger.labels:
+        raise SelectiveError(f"the model {tagger.name} tags tokens, and none of its labels is O: it tells no marks")
+    module, outside = TextModel(tagger.config, len(tagger.labels), "token"), tagger.labels.index("O")
+    params = jax.device_put(tagger.params, jax.local_devices()[0])
+
+    @jax.jit
+    def run(params, tokens, valid):
+        logits = module.apply({"params": params}, tokens, valid, method="classify_tokens")
+        return 1 - jax.nn.softmax(logits.astype(jnp.float32))[..., outside]
+
+    told = dict(run_in_batches(functools.partial(run, params), [found.tokens for found in own], doing=doing))
+    importance = []
+    for number, found in enumerate(own):
+        same_word = found.word[:, None] == found.word[None, :]
+        first = same_word.argmax(axis=1)
+        importance.append(np.where(found.word > 0, told[number][first], 0).astype(np.float32))
+    return importance
+
+
+def important_words(texts: Sequence[Text], examples: Sequence[TextBatch], rule: str = "letters") -> str:
+    """The marks as CoNLL lines, a word and its tag each: what the second model is finetuned on.
+
+    A word is marked where one of its tokens is; words that follow each other are one entity.
+    """
+    lines = []
+    for text, example in zip(texts, examples, strict=True):
+        marked, before = set(example.word[example.importance > 0].tolist()), False
+        for number, (start, end) in enumerate(word_spans(text.text, rule), start=1):
+            tag = f"{'I' if before else 'B'}-{IMPORTANT}" if number in marked else "O"
+            lines.append(f"{text.text[start:end]}\t{tag}")
+            before = number in marked
+        lines.append("")
+    return "\n".join(lines) + "\n"
+
+
 def _classify(classifier: PretrainedText) -> Callable[..., list[Float[np.ndarray, " _"]]]:
     """What gives the probability of each label for rows of tokens; rows that are equal are run once."""
     module = TextModel(classifier.config, len(classifier.labels), "sequence")
@@ -121,19 +203,17 @@ def _classify(classifier: PretrainedText) -> Callable[..., list[Float[np.ndarray
     return probabilities
 
 
-def _by_prefix(
-    classify: Callable, parts: Sequence[Parts], labels: Sequence[int], threshold: float, doing: str
-) -> list[np.ndarray]:
-    """max(P(y | x) - P(y | x[:i]), 0) of each token of the texts themselves."""
+def _by_prefix(classify: Callable, parts: Sequence[Parts], labels: Sequence[int], doing: str) -> list[np.ndarray]:
+    """max(P(y | x) - P(y | x up to and including the token), 0) of each token of the texts themselves."""
     rows = [
         np.concatenate([before, text[:length], behind])
         for before, text, behind in parts
-        for length in range(len(text) + 1)
+        for length in range(1, len(text) + 1)
     ]
     found, importance = iter(classify(rows, doing)), []
     for (_, text, _), label in zip(parts, labels, strict=True):
-        told = np.array([next(found)[label] for _ in range(len(text) + 1)], np.float32)
-        importance.append(np.maximum(told[-1] - told[:-1], 0))
+        told = np.array([next(found)[label] for _ in text], np.float32)
+        importance.append(np.maximum(told[-1:] - told, 0))
     return importance
 
 
@@ -146,7 +226,7 @@ def _by_buffer(
     buffers: list[list[int]] = [[] for _ in parts]
     right = [text for text, label in enumerate(labels) if whole[text].argmax() == label]
     if len(right) < len(parts):
-        log_line.warning("the classifier is wrong about %d of %d texts: no token of theirs counts as important",
+        log_line.warning("the classifier is wrong about %d of %d sentences: no token of theirs counts as important",
                          len(parts) - len(right), len(parts))  # fmt: skip
     longest = max(len(text) for _, text, _ in parts) + max(len(before) + len(behind) for before, _, behind in parts)
     lengths = tuple(range(STEP, longest + STEP, STEP))
@@ -167,7 +247,7 @@ def _by_buffer(
     return importance
 
 
-RULES = {"prefix": _by_prefix, "buffer": _by_buffer}
+RULES = ("buffer", "prefix")
 
 
 def _around(importance: np.ndarray, parts: Parts) -> np.ndarray:
@@ -193,7 +273,9 @@ class _Kept:
         self, classifier: str, rule: str, threshold: float, texts: Sequence[TokenizedText], labels: Sequence[int]
     ):
         self._sizes = np.array([len(text.tokens) for text in texts], np.int64)
-        digest = hashlib.sha256(f"{classifier} {rule} {threshold} {list(labels)} {self._sizes.tolist()}".encode())
+        digest = hashlib.sha256(
+            f"{VERSION} {classifier} {rule} {threshold} {list(labels)} {self._sizes.tolist()}".encode()
+        )
         for text in texts:
             digest.update(text.tokens.tobytes())
         folder = cache_folder("token_importance")

@@ -25,7 +25,7 @@ MOST_TOKENS = 4096  # in one batch, padding too: few enough for a processor's ca
 MOST_TEXTS = 1024
 FEWEST_TOKENS = 4  # texts are padded to this, or to a power of two: few shapes, few compilations
 FEWEST_KEPT = 64  # new texts that are worth a file on disk
-VERSION = 1  # of what `embed` computes: others' vectors are not read
+VERSION = 2  # of what `embed` computes: others' vectors are not read
 
 log_line = logging.getLogger(__name__)
 
@@ -84,11 +84,20 @@ class TextEncoder:
         known |= zip(new, vectors, strict=True)
         return np.array([known[text] for text in texts], np.float32).reshape(-1, self.config.hidden_size)
 
+    def ids(self, texts: list[str]) -> list[tuple[int, ...]]:
+        """The tokens of each text, special ones left out."""
+        return [tuple(encoding.ids) for encoding in self._tokenizer.encode_batch(texts, add_special_tokens=False)]
+
     def _embedded(self, texts: list[str]) -> Float[np.ndarray, "n d"]:
-        encoded = [encoding.ids for encoding in self._tokenizer.encode_batch(texts)]
-        out = np.zeros((len(texts), self.config.hidden_size), np.float32)
+        """A vector of each text; those of the same tokens, as "The" and "the" in many vocabularies, are embedded once."""
+        ids = [tuple(encoding.ids) for encoding in self._tokenizer.encode_batch(texts)]
+        different = {tokens: place for place, tokens in enumerate(dict.fromkeys(ids))}
+        return self._run(list(different))[[different[tokens] for tokens in ids]]
+
+    def _run(self, encoded: list[tuple[int, ...]]) -> Float[np.ndarray, "n d"]:
+        out = np.zeros((len(encoded), self.config.hidden_size), np.float32)
         # Texts of like length go together: little padding.
-        order = sorted(range(len(texts)), key=lambda i: -len(encoded[i]))
+        order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
         first = 0
         while first < len(order):
             length = _power_of_two(max(FEWEST_TOKENS, len(encoded[order[first]])))

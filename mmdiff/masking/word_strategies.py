@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from mmdiff.data.text_tokens import WORD_RULES
 from mmdiff.masking.selection import choose
 from mmdiff.masking.strategies import EXACT, ask, look_up
 
@@ -32,6 +33,8 @@ class WordMaskingConfig:
     alpha: float = 1.0  # at most this share of the budget goes to what the strategy wants, the rest is uniform
     noise: float = 1.0  # 1: sampled in proportion to the weights (equation 4); 0: the highest weights
     weights: str = "similarity"  # of words for `difference`; (*) rank: in equal steps from the most similar of the text
+    words: str = "letters"  # how texts are split into words: of letters and digits, or (*) by "spaces"
+    punctuation: str = "kept"  # of every method: words without a letter or digit are never hidden, or (*) as any word
     whole_words: bool = True  # the tokens of a word fall together (*), or one by one, whatever the strategy
     fill: bool = True  # what the strategy wants too little of is filled up uniformly; or less than the ratio is hidden
     static: bool = True  # one draw per text, as in the paper, or a fresh one each step
@@ -41,13 +44,19 @@ class WordMaskingConfig:
     base_rate: float = 0.1  # `entity_rates`: chance of every other token
     entity_weight: float = 0.4  # `entity`: of an entity, beside `base_weight` of any other word
     base_weight: float = 0.12
-    classifier: str = ""  # `selective`: folder of a model finetuned on the task
-    selective_rule: str = "prefix"  # what a token tells beyond those before it, or "buffer", the method's own: 1 or 0
-    selective_threshold: float = 0.01  # of `buffer`: how near to P(y | x) a token must bring what was read so far
+    classifier: str = ""  # `selective`: folder of a model finetuned on the task, or on the marks of such a run
+    selective_rule: str = "buffer"  # the method's own, marked or not; or "prefix", as Difference-Masking restates it
+    selective_threshold: float = 0.05  # of `buffer`: how near to P(y | x) a token must bring what was read so far
 
     def validate(self) -> None:
         """Raises ValueError, with what is allowed, for a value that means nothing; StrategyError for the strategy."""
-        known = {"weights": ("similarity", "rank"), "replacement": REPLACEMENTS, "selective_rule": ("prefix", "buffer")}
+        known = {
+            "weights": ("similarity", "rank"),
+            "words": tuple(WORD_RULES),
+            "punctuation": ("kept", "hidden"),
+            "replacement": REPLACEMENTS,
+            "selective_rule": ("buffer", "prefix"),
+        }
         for name, allowed in known.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"masking.{name}={getattr(self, name)!r} is unknown; known: {', '.join(allowed)}")
@@ -129,12 +138,12 @@ def low_attention(tokens: Tokens) -> Float[Array, " t"]:
 
 
 def label_importance(tokens: Tokens) -> Float[Array, " t"]:
-    """In proportion to what the token adds to the probability of the label (Selective Masking, arXiv 2004.09733)."""
+    """Tokens that matter to the label, see `selective.token_importance` (Selective Masking, arXiv 2004.09733)."""
     return jnp.log(tokens.importance)
 
 
 def only_entities(tokens: Tokens) -> Float[Array, " t"]:
-    """Entities, and nothing else (Salient Span Masking, arXiv 2002.08909)."""
+    """Entities, each as much as any other, and nothing else."""
     return jnp.where(tokens.entity > 0, 0.0, -jnp.inf)
 
 
@@ -146,6 +155,13 @@ class WordStrategy(NamedTuple):
     looks_at: tuple[str, ...] = ()  # of Annotations, what must be there
     entity_weights: bool = False  # words and entities are wanted as masking.entity_weight and base_weight say
     rates: bool = False  # hides masking.entity_rate of the entities and base_rate of other tokens, whatever the ratio
+    one_group: bool = False  # hides one group of those wanted, whatever the ratio, and nothing else
+
+    @property
+    def any_number(self) -> bool:
+        """Whether more of a text may be hidden than the ratio says."""
+        return self.rates or self.one_group
+
     replaced_together: bool = False  # a group as a whole is masked, random or left, where replacement is 80-10-10
 
 
@@ -157,7 +173,9 @@ WORD_STRATEGIES: dict[str, WordStrategy] = {
     "mst": WordStrategy(each_token, low_attention, ("attention",)),
     "selective": WordStrategy(each_token, label_importance, ("importance",)),
     "entity": WordStrategy(each_entity, equal, ("entities",), entity_weights=True),
-    "salient_span": WordStrategy(each_entity, only_entities, ("entities",)),
+    # One entity of a text, as REALM pretrains (arXiv 2002.08909, section 3.4); and a budget of them, as far as they go.
+    "salient_span": WordStrategy(each_entity, only_entities, ("entities",), one_group=True),
+    "salient_filled": WordStrategy(each_entity, only_entities, ("entities",)),
     "span": WordStrategy(drawn_spans, equal, replaced_together=True),
     "pmi": WordStrategy(each_ngram, equal, ("ngrams",), replaced_together=True),
     "entity_rates": WordStrategy(each_entity, equal, ("entities",), rates=True),
@@ -174,15 +192,19 @@ def find(name: str) -> WordStrategy:
 
 
 class TokenMask(NamedTuple):
+    """What is hidden of a text, and as what."""
+
     hidden: Bool[Array, " t"]
     group: Int[Array, " t"]  # tokens that fell together have the same number
+    term: Bool[Array, " t"]  # of an entity; with rates, of one that is hidden whole
 
 
 def mask_tokens(key: Key[Array, ""], tokens: Tokens, config: WordMaskingConfig) -> TokenMask:
     """The tokens of one text to hide: exactly floor(ratio * tokens) of those with a word, at least one.
 
     First what the strategy wants, up to `alpha` of the budget; then, with `fill`, uniformly from all other words. Padding
-    behind the text changes nothing. `entity_rates` hides what its rates say instead (MSLM, arXiv 2403.18025).
+    behind the text changes nothing. `entity_rates` hides what its rates say instead (MSLM, arXiv 2403.18025), and
+    `salient_span` one entity, or nothing where there is none.
 
     Raises StrategyError where the strategy fails or gives something else than it must.
     """
@@ -191,13 +213,16 @@ def mask_tokens(key: Key[Array, ""], tokens: Tokens, config: WordMaskingConfig) 
     if not config.whole_words:
         strategy = strategy._replace(group=each_token)
     score, group = ask(config.strategy, strategy, tokens, tokens.word.shape[0], "tokens")
-    maskable = tokens.word > 0
+    maskable, inside = tokens.word > 0, tokens.entity > 0
     if strategy.rates:
-        return TokenMask(_by_rates(wanted_key, rest_key, tokens, maskable, config), group)
+        whole, hidden = _by_rates(wanted_key, rest_key, tokens, maskable, config)
+        return TokenMask(hidden, group, whole)
+    if strategy.one_group:
+        return TokenMask(_one_group(wanted_key, score, group, maskable & (score > -jnp.inf)), group, inside)
     if config.weights == "rank" and "weight" in strategy.looks_at:
-        score = _log_ranks(score, maskable)
+        score = _log_ranks(score, tokens.word)
     if strategy.entity_weights:
-        score = jnp.log(jnp.where(tokens.entity > 0, config.entity_weight, config.base_weight))
+        score = jnp.log(jnp.where(inside, config.entity_weight, config.base_weight))
     count = maskable.sum()
     # Products in float32 fall short of whole numbers.
     sizes = np.arange(tokens.word.shape[0] + 1)
@@ -208,13 +233,29 @@ def mask_tokens(key: Key[Array, ""], tokens: Tokens, config: WordMaskingConfig) 
     if config.fill:
         alone = tokens.word if config.whole_words and strategy.group is not each_token else each_token(tokens)
         hidden |= choose(rest_key, equal(tokens), alone, maskable & ~hidden, budget - hidden.sum())
-    return TokenMask(hidden, group)
+    return TokenMask(hidden, group, inside)
 
 
-def _log_ranks(score: Float[Array, " t"], maskable: Bool[Array, " t"]) -> Float[Array, " t"]:
-    """Weights n, n - 1, ... from the most wanted of n tokens down, as the official code draws."""
-    better = (score[None, :] > score[:, None]) & maskable[None, :]
-    ranks = jnp.log(maskable.sum() - better.sum(axis=1).astype(jnp.float32))
+def _one_group(
+    key: Key[Array, ""], score: Float[Array, " t"], group: Int[Array, " t"], wanted: Bool[Array, " t"]
+) -> Bool[Array, " t"]:
+    """One group of those wanted, whole; nothing where there is none."""
+    chosen = choose(key, score, group, wanted, 1)
+    return wanted & chosen.any() & (group == group[jnp.argmax(chosen)])
+
+
+def _log_ranks(score: Float[Array, " t"], word: Int[Array, " t"]) -> Float[Array, " t"]:
+    """Weights n, n - 1, ... from the most wanted of n words down, which each token of a word has, as the official code draws.
+
+    Of words that are wanted alike the earlier one ranks before.
+    """
+    place = jnp.arange(word.shape[0])
+    first = jnp.argmax(word[:, None] == word[None, :], axis=1)
+    stands_for = (word > 0) & (first == place)  # one token of each word
+    score = score[first]
+    earlier = (score[None, :] == score[:, None]) & (place[None, :] < first[:, None])
+    better = stands_for[None, :] & ((score[None, :] > score[:, None]) | earlier)
+    ranks = jnp.log(stands_for.sum() - better.sum(axis=1).astype(jnp.float32))
     return jnp.where(score > -jnp.inf, ranks, -jnp.inf)  # what is not wanted at all has no rank
 
 
@@ -224,12 +265,16 @@ def _by_rates(
     tokens: Tokens,
     maskable: Bool[Array, " t"],
     config: WordMaskingConfig,
-) -> Bool[Array, " t"]:
-    """floor(entity_rate * entities) entities, each whole, and each other token with chance base_rate."""
+) -> tuple[Bool[Array, " t"], Bool[Array, " t"]]:
+    """Of floor(entity_rate * entities) entities the tokens, and these and each other token with chance base_rate.
+
+    Tokens of entities that were not chosen are other tokens, too (the released mslm/masking/custom_mask.py).
+    """
     inside = maskable & (tokens.entity > 0)
     first = jnp.argmax((tokens.entity[:, None] == tokens.entity[None, :]) & maskable[None, :], axis=1)
     stands_for = inside & (first == each_token(tokens))  # one token of each entity
     counts = np.floor(config.entity_rate * np.arange(tokens.word.shape[0] + 1) + EXACT).astype(np.int32)
     chosen = choose(entity_key, equal(tokens), each_token(tokens), stands_for, jnp.asarray(counts)[stands_for.sum()])
+    whole = inside & chosen[first]
     chance = jax.random.uniform(base_key, tokens.word.shape)
-    return (inside & chosen[first]) | (maskable & ~inside & (chance < config.base_rate))
+    return whole, whole | (maskable & (chance < config.base_rate))

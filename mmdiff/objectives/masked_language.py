@@ -28,6 +28,10 @@ class MaskedLanguageConfig:
     soft_masked_gradients: bool = False  # DGA (arXiv 2301.08986): what matters to general knowledge learns less
     importance_texts: int = 1000  # `soft_masked_gradients`: training texts from which the importance of heads is found
     contrast_temperature: float = 0.05  # `soft_masked_gradients`
+    end_task: float = 0.0  # weight of telling the texts' labels, which then enter pretraining, as in the authors' code
+    end_task_metric: str = (
+        "macro_f1"  # `end_task`: by which the best parameters are chosen on validation; or "accuracy"
+    )
     soften: str = "parameters"  # `soft_masked_gradients`: the gradient of a head's parameters alone, or of what "flow"s through it
 
     def validate(self) -> None:
@@ -42,6 +46,16 @@ class MaskedLanguageConfig:
             )
         if self.soften not in ("parameters", "flow"):
             raise ValueError(f"objective.soften={self.soften!r} is unknown; known: parameters, flow")
+        if not 0 <= self.end_task < float("inf"):
+            raise ValueError(f"objective.end_task={self.end_task} must be a number from 0")
+        if self.end_task and self.soft_masked_gradients:
+            raise ValueError(
+                "objective.end_task and objective.soft_masked_gradients do not go together: set one of them"
+            )
+        if self.end_task_metric not in ("macro_f1", "accuracy"):
+            raise ValueError(
+                f"objective.end_task_metric={self.end_task_metric!r} is unknown; known: macro_f1, accuracy"
+            )
         if self.importance_texts < 1 or self.contrast_temperature <= 0:
             raise ValueError("objective.importance_texts and contrast_temperature must be more than 0")
 
@@ -133,7 +147,7 @@ class MaskedLanguage:
         def at(x: Array) -> Array:
             return jnp.take_along_axis(x, place, axis=1)
 
-        hidden, in_term = at(mask.hidden), at(batch.entity) > 0
+        hidden, in_term = at(mask.hidden), at(mask.term)
         weight = 1.0 if self.config.weighting == "equal" else self.weight_of(in_term)
         drawn = Drawn(
             jnp.asarray(batch.id), tokens, jnp.asarray(batch.valid), place, at(batch.tokens), hidden,
@@ -197,7 +211,7 @@ class MaskedLanguage:
 
     def most_places(self, length: int) -> int:
         """How many tokens of a text of this length may count."""
-        if self.config.weighting == "mslm" or find(self.masking.strategy).rates:
+        if self.config.weighting == "mslm" or find(self.masking.strategy).any_number:
             return length
         return max(int(np.floor(self.masking.ratio * (length - self.added) + EXACT)), 1)
 
@@ -219,7 +233,14 @@ class MaskedLanguage:
             seen = Tokens(row.word, row.weight, row.entity, row.ngram, row.attention, row.importance, mask_key)
             mask = mask_tokens(mask_key, seen, self.masking)
             values = replace(
-                value_key, row.tokens, *mask, self.masking.replacement, self.mask_token, ordinary, together
+                value_key,
+                row.tokens,
+                mask.hidden,
+                mask.group,
+                self.masking.replacement,
+                self.mask_token,
+                ordinary,
+                together,
             )
             return mask, values
 

@@ -15,15 +15,15 @@ from jax.experimental.compilation_cache import compilation_cache
 from jaxtyping import Array, Int
 
 from mmdiff.data.text_batches import bucket_lengths, text_evaluation_batches, text_training_batches
+from mmdiff.data.text_scores import score
 from mmdiff.data.text_tasks import HEAD_OF, AskedText, Task, TaskSplit
 from mmdiff.models.pretrained_text import PretrainedText, read_text_model, write_text_model
 from mmdiff.models.text_encoder import TextEncoderConfig, TextModel, init_text_params, parts_of
 from mmdiff.objectives.text_classification import TextClassification
 from mmdiff.probing.text_config import TextProbeConfig
 from mmdiff.probing.text_outcome import TextOutcome
-from mmdiff.probing.text_scores import score
 from mmdiff.training import runs
-from mmdiff.training.config import epoch_steps, in_steps
+from mmdiff.training.config import ConfigError, epoch_steps, in_steps
 from mmdiff.training.loop import Training, microbatch, open_position, run_loop, weighted_mean
 from mmdiff.training.metrics import read_metrics
 from mmdiff.training.optimizer import make_optimizer
@@ -33,13 +33,23 @@ from mmdiff.whole_files import whole, write_whole
 PREDICTED, FINETUNED_MODEL = "predicted.npy", "model"
 
 
-def first_params(model: PretrainedText, config: TextEncoderConfig, task: Task, seed: int) -> dict:
-    """The encoder, and the pooler if there is one, as they are; the rest drawn from the seed."""
+def first_params(
+    model: PretrainedText, config: TextEncoderConfig, task: Task, seed: int, trained_head: bool = False
+) -> dict:
+    """The encoder, and the pooler if there is one, as they are; the rest drawn from the seed.
+
+    With `trained_head` the classifier is the model's own, too. Raises ConfigError where it has none for these labels.
+    """
     head = HEAD_OF[task.kind]
     drawn = init_text_params(config, jax.random.key(seed), parts_of(config, head), len(task.labels), head)
-    return drawn | {
-        name: model.params[name] for name in ("encoder", "pooler") if name in drawn and name in model.params
-    }
+    if trained_head and (model.head, tuple(model.labels)) != (head, tuple(task.labels)):
+        raise ConfigError(
+            f"model.head='trained' needs a classifier of {', '.join(task.labels)}, and {model.name} has "
+            f"{'one of ' + ', '.join(model.labels) if model.labels else 'none'}: a run of `mmdiff pretrain` with "
+            "objective.end_task makes one; or use --config.preset=standard, which begins with a fresh one"
+        )
+    as_it_is = ("encoder", "pooler", "classifier") if trained_head else ("encoder", "pooler")
+    return drawn | {name: model.params[name] for name in as_it_is if name in drawn and name in model.params}
 
 
 def finetune_text(
@@ -118,7 +128,8 @@ def finetune_text(
             measured=objective.without_dropout(),
             combine=combine,
         )
-        position = open_position(workdir, first_params(model, config, task, seed), optimizer, batches, mesh)
+        start = first_params(model, config, task, seed, settings.model.head == "trained")
+        position = open_position(workdir, start, optimizer, batches, mesh)
         ending = run_loop(position, training, train, mesh, workdir, progress_bar=progress_bar)
         best = read_text_model(workdir / FINETUNED_MODEL).params
         told = [tell(params, task.splits["test"], in_order(task.splits["test"])) for params in (best, ending.params)]

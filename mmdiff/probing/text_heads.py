@@ -6,12 +6,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
+from mmdiff.data.text_scores import score
 from mmdiff.data.text_tasks import Task, TaskSplit
 from mmdiff.probing.linear_probe import stopping
 from mmdiff.probing.text_config import TextHeadsConfig
 from mmdiff.probing.text_features import UnitFeatures
 from mmdiff.probing.text_outcome import TextOutcome
-from mmdiff.probing.text_scores import score
 
 SPREAD = 0.02  # of a head's first weights
 SMALLEST_DEVIATION = 1e-6  # a feature that never changes stays as it is

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from mmdiff.data.text_scores import SCORES, LabelScore, Scores, score
 from mmdiff.data.text_tasks import Task
 from mmdiff.probing.outcome import write_probe
 from mmdiff.probing.text_duplicates import seen_in
-from mmdiff.probing.text_scores import SCORES, LabelScore, Scores, score
 
 
 @dataclasses.dataclass(frozen=True)

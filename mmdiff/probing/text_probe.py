@@ -3,12 +3,16 @@
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import logging
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Bool
+
 from mmdiff.data.text_batches import bucket_lengths
-from mmdiff.data.text_corpora import read_corpus
+from mmdiff.data.text_corpora import Corpus, CorpusError, read_corpus
 from mmdiff.data.text_tasks import HEAD_OF, Task, make_task
 from mmdiff.data.text_tokens import TextTokenizer
 from mmdiff.models.pretrained_text import CONFIG as MODEL_CONFIG
@@ -17,6 +21,7 @@ from mmdiff.probing.config import MODES
 from mmdiff.probing.features import peak_memory
 from mmdiff.probing.probe import FEATURES, FINETUNED, claim, what_matters
 from mmdiff.probing.text_config import TextProbeConfig
+from mmdiff.probing.text_duplicates import seen_in
 from mmdiff.probing.text_features import VERSION, compute_unit_features
 from mmdiff.probing.text_finetune import FINETUNED_MODEL, finetune_text
 from mmdiff.probing.text_heads import train_text_heads
@@ -49,19 +54,28 @@ def probe_text(config: TextProbeConfig, checkpoint: str | Path, workdir: str | P
         dtype=config.model.dtype, remat=config.model.remat, dropout=float(config.model.dropout)
     )
     tokenizer = TextTokenizer(model.tokenizer, min(config.data.longest, sizes.longest))
+    seen = seen_in(*([text.text for text in corpus.splits.get(split, [])] for split in ("train", "validation")))
+    if config.probe.validation == "unseen" and seen.any():
+        corpus = _without_validation(corpus, seen)
     task = make_task(corpus, tokenizer)
     about = {
         "checkpoint": str(checkpoint.resolve()),
         "model": model.name if run is None else run.get("model", {}).get("checkpoint", ""),
         "dataset": task.name,
         "mode": config.mode,
-        "selection": "validation",
+        "selection": "validation" if config.probe.validation == "all" else "validation, unseen in training",
         "pretraining": run,  # the configuration of the run, None for a model as it came
         "records": task.digest,
         "config": json.loads(to_json(config)),
         "feature_pass": None,
+        "validation_duplicates": {"validation": len(seen), "in_train": int(seen.sum())},
     }
-    of_both = (VERSION, model.digest, task.digest, config.data.longest)
+    if seen.any() and config.probe.validation == "all":
+        log_line.warning(
+            "%d of %d validation texts, which choose, are training texts, too: probe.validation='unseen' leaves them out",
+            seen.sum(), len(seen),
+        )  # fmt: skip
+    of_both = (VERSION, model.digest, task.digest, config.data.longest, config.probe.validation)
     if config.mode == "linear":
         name = _fingerprint(*of_both, config.model.dtype, config.probe.pool)
         outcome, about["feature_pass"] = _linear(config, model, sizes, task, workdir / FEATURES / name, progress_bar)
@@ -72,6 +86,14 @@ def probe_text(config: TextProbeConfig, checkpoint: str | Path, workdir: str | P
         outcome = finetune_text(config, model, sizes, task, tokenizer.json(), finetuned, progress_bar)
         log_line.info("finetuned models in %s", finetuned / "seed_*" / FINETUNED_MODEL)
     return write_text_outcome(workdir, task, outcome, config.probe.metric_of(task.kind), about)
+
+
+def _without_validation(corpus: Corpus, left_out: Bool[np.ndarray, " n"]) -> Corpus:
+    """The corpus without some validation texts. Raises CorpusError where none remains."""
+    kept = list(itertools.compress(corpus.splits["validation"], ~left_out))
+    if not kept:
+        raise CorpusError(f"all validation texts of {corpus.name} are training texts, too: use probe.validation='all'")
+    return corpus._replace(splits=corpus.splits | {"validation": kept})
 
 
 def model_folder(checkpoint: Path) -> tuple[Path, dict | None]:

@@ -231,6 +231,12 @@ class Run:
 
     def begin(self) -> None:
         """Makes up for what a stop came between: keeping the best parameters, or an evaluation."""
+        evaluations = -(-self._train.steps // self._train.evaluate_every) if self._training.validation else 0
+        if self._train.patience and 0 < evaluations <= self._train.patience + 2:
+            log_line.warning(
+                "train.patience=%d never stops this run early: it has %d evaluations (train.steps=%d, evaluate_every=%d)",
+                self._train.patience, evaluations, self._train.steps, self._train.evaluate_every,
+            )  # fmt: skip
         if self._training.validation is not None and self._step > 0 and self._progress.best_step == self._step:
             self._keep()
         if self._owes_evaluation():
@@ -391,7 +397,7 @@ class Run:
 
 
 def weighted_mean(batches: list[tuple[dict, jax.Array]]) -> dict[str, float]:
-    """Metrics of batches as one, each batch counting by its examples."""
-    total = sum(int(count) for _, count in batches)
+    """Metrics of batches as one, each batch counting by its examples or the weight of its places."""
+    total = sum(float(weight) for _, weight in batches)
     names = batches[0][0]
-    return {name: sum(float(metrics[name]) * int(count) for metrics, count in batches) / total for name in names}
+    return {name: sum(float(metrics[name]) * float(weight) for metrics, weight in batches) / total for name in names}

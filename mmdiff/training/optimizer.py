@@ -20,6 +20,7 @@ class OptimizerConfig:
     b1: float = 0.9
     b2: float = 0.98
     eps: float = 1e-6
+    clip: float = 0.0  # a gradient with a greater 2-norm over all parameters is scaled down to it; 0: none is
     decay: float = 0.1
     decay_towards: str = "initial"  # initial weights, or zero
     state: str = "float32"  # of Adam's moments and the initial weights, or (*) the original's "compact" bfloat16
@@ -28,6 +29,8 @@ class OptimizerConfig:
         """Raises ValueError, with what is allowed, for a value that means nothing."""
         if self.decay_towards not in ("initial", "zero"):
             raise ValueError(f"optimizer.decay_towards={self.decay_towards!r} is unknown; known: initial, zero")
+        if not 0 <= self.clip < float("inf"):
+            raise ValueError(f"optimizer.clip={self.clip} must be a number from 0")
         if self.state not in ("float32", "compact"):
             raise ValueError(f"optimizer.state={self.state!r} is unknown; known: float32, compact")
 
@@ -49,11 +52,13 @@ def decays(path, parameter) -> bool:
 
 
 def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
-    """Adam, decay, schedule, in that order (the decay is decoupled: arXiv 1711.05101)."""
+    """Clipping, Adam, decay, schedule, in that order (the decay is decoupled: arXiv 1711.05101)."""
     compact = config.state == "compact"
     adam = scale_by_compact_adam if compact else optax.scale_by_adam
     kept = jnp.dtype(jnp.bfloat16 if compact else jnp.float32)
+    clipped = [optax.clip_by_global_norm(config.clip)] if config.clip else []
     return optax.chain(
+        *clipped,
         adam(b1=config.b1, b2=config.b2, eps=config.eps),
         add_decay(config.decay, kept if config.decay_towards == "initial" else None),
         optax.scale_by_schedule(schedule(config.warmup_steps, total_steps)),

@@ -9,7 +9,7 @@ from mmdiff.masking.collocations import CollocationsConfig
 from mmdiff.masking.strategies import StrategyError
 from mmdiff.masking.word_strategies import WordMaskingConfig, find
 from mmdiff.objectives.masked_language import MaskedLanguageConfig
-from mmdiff.training.config import TrainConfig, epoch_steps, set_field
+from mmdiff.training.config import TrainConfig, set_field
 from mmdiff.training.optimizer import OptimizerConfig
 from mmdiff.training.text_presets import TEXT_METHODS, TEXT_PRESETS
 
@@ -60,9 +60,8 @@ class TextPretrainConfig:
 def paper_text_pretraining(method: str, texts: int = 0) -> TextPretrainConfig:
     """The paper's continued pretraining on text (arXiv 2305.14577, table 4) by a row of TEXT_METHODS, or another strategy.
 
-    Learning rate 1e-4, 150 epochs, an evaluation every 30 and patience 20 are the paper's; batches of 512 texts, decay and
-    warm-up its code's, betas RoBERTa's (arXiv 1907.11692). Where it is not said how many `texts` there are to train on, an
-    evaluation comes every epoch.
+    Learning rate 1e-4, 150 epochs, an evaluation every 30 updates and patience 20 are the paper's; batches of 512 texts,
+    decay and warm-up its code's, betas RoBERTa's (arXiv 1907.11692).
 
     Raises StrategyError for a name, not `package.module:function`, that is neither.
     """
@@ -82,5 +81,5 @@ def paper_text_pretraining(method: str, texts: int = 0) -> TextPretrainConfig:
         steps=0, epochs=150, warmup_epochs=9.0, batch_size=512, accumulation=8, save_every=0, patience=20
     )
     config.train.expected_examples = texts
-    config.train.evaluate_every = 30 * epoch_steps(config.train, texts)
+    config.train.evaluate_every = 30
     return config

@@ -1,16 +1,24 @@
 """What each preset of continued pretraining on text sets, and each method of the paper's tables."""
 
+AUTHORS_ENCODER = "bert-base-uncased"
+
 # What a preset sets; everything else keeps its default, which is what the paper says.
 TEXT_PRESETS: dict[str, dict[str, object]] = {
     "paper": {},
-    # The authors' AANG code: rank weights from the pooler's output of single words, tokens drawn one by one.
+    # The authors' AANG code: rank weights from the pooler's output of single words, tokens drawn one by one. They compare
+    # words by bert-base-uncased while they train RoBERTa: its folder is asked for.
     "official_code": {
         "masking.ratio": 0.15,
         "masking.weights": "rank",
+        "masking.words": "spaces",
+        "masking.punctuation": "hidden",
         "masking.whole_words": False,
         "masking.replacement": "80-10-10",
         "masking.static": False,
         "anchors.pool": "pooler",
+        "anchors.text_encoder": AUTHORS_ENCODER,
+        "objective.end_task": 1.0,
+        "optimizer.clip": 1.0,
     },
 }
 
@@ -25,10 +33,19 @@ TEXT_METHODS: dict[str, dict[str, object]] = {
     "mst": {"masking.strategy": "mst"},
     "selective": {"masking.strategy": "selective"},
     "entity": {"masking.strategy": "entity"},
+    "entity_anchors": {"masking.strategy": "entity", "masking.entities": "anchors"},
     "salient_span": {"masking.strategy": "salient_span"},
+    "salient_anchors": {"masking.strategy": "salient_span", "masking.entities": "anchors"},
+    "salient_filled": {"masking.strategy": "salient_filled"},
     "span": {"masking.strategy": "span", "masking.replacement": "80-10-10"},
     "pmi": {"masking.strategy": "pmi", "masking.replacement": "80-10-10"},
     "mslm": {"masking.strategy": "entity_rates", "masking.replacement": "mask", "objective.weighting": "terms"},
+    "mslm_anchors": {
+        "masking.strategy": "entity_rates",
+        "masking.replacement": "mask",
+        "masking.entities": "anchors",
+        "objective.weighting": "terms",
+    },
     "dga": {
         "masking.strategy": "random_token",
         "masking.replacement": "80-10-10",

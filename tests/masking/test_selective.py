@@ -3,14 +3,16 @@
 import logging
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from text_encoders import train_vocabulary, write_masked_model
+from text_encoders import applied, train_vocabulary, write_masked_model
 
-from mmdiff.data.text_corpora import Text
+from mmdiff.data.text_corpora import Text, read_corpus
+from mmdiff.data.text_examples import Annotations, text_examples
 from mmdiff.data.text_tokens import TextTokenizer
 from mmdiff.masking import selective
-from mmdiff.masking.selective import SelectiveError, token_importance
+from mmdiff.masking.selective import SelectiveError, important_words, token_importance
 from mmdiff.models.pretrained_text import read_text_model
 from mmdiff.models.text_encoder import TextModel
 
@@ -56,19 +58,19 @@ def told(classifier, tokens):
     return np.asarray(PROGRAMS[classifier.digest](row, np.arange(LONGEST)[None] < len(tokens)))
 
 
-def test_a_token_has_what_is_still_to_be_told_before_it(classifier):
+def test_by_prefixes_a_token_has_what_is_still_to_be_told_behind_it(classifier):
     found = tokenized(classifier)
-    importance = token_importance(classifier, TEXTS, found, progress_bar=False)
+    importance = token_importance(classifier, TEXTS, found, "prefix", progress_bar=False)
     some = 0
     for i, (text, x) in enumerate(zip(found, importance, strict=True)):
         assert x.shape == text.tokens.shape and x.dtype == np.float32
         whole, label = told(classifier, text.tokens), i % 3
         for place in range(len(text.tokens)):
-            prefix = [*text.tokens[:place], text.tokens[-1]]
+            prefix = [*text.tokens[: place + 1], text.tokens[-1]]
             expected = max(whole[label] - told(classifier, prefix)[label], 0) if text.word[place] else 0
             assert x[place] == pytest.approx(expected, abs=1e-5)
             some += expected > 1e-3
-    assert some > 5
+    assert some > 3
 
 
 def test_special_tokens_and_markers_have_none(classifier):
@@ -96,7 +98,52 @@ def test_the_original_rule_forgets_what_it_marks_and_skips_texts_that_are_told_w
                 buffer.append(text.tokens[place])
         np.testing.assert_array_equal(x, np.where(text.word > 0, expected, 0))
     assert 0 < wrong < len(SAID)
-    assert f"the classifier is wrong about {wrong} of 4 texts" in caplog.text
+    assert f"the classifier is wrong about {wrong} of 4 sentences" in caplog.text
+
+
+def test_each_sentence_of_a_text_is_marked_by_itself(classifier):
+    parts = ["we extend the parser of Collins.", "Lithium causes tremor"]
+    texts = [Text(f"train.txt:{i}", said, "Uses", None, None) for i, said in enumerate((" ".join(parts), *parts))]
+    found = TextTokenizer(classifier.tokenizer, classifier.config.longest).encode([text.text for text in texts])
+    both, *alone = token_importance(
+        classifier, texts, found, "buffer", 2.0, progress_bar=False
+    )  # all that is told right
+    inner = [marks[1:-1] for marks, text in zip(alone, texts[1:], strict=True)]
+    if found[0].tokens[1:-1].tolist() == np.concatenate([x.tokens[1:-1] for x in found[1:]]).tolist():
+        np.testing.assert_array_equal(both[1:-1], np.concatenate(inner))
+    assert both.any() == any(x.any() for x in alone)
+
+
+def test_the_second_model_marks_texts_without_labels(tmp_path, classifier):
+    """A model that was finetuned on the marks of the first; its words have the probability that they are important."""
+    parts, labels = ("encoder", "classifier"), ("O", "B-IMPORTANT", "I-IMPORTANT")
+    folder = write_masked_model(tmp_path / "tagger", SAID[:3], "bert", parts=parts, labels=labels, head="token")
+    tagger = read_text_model(folder)
+    texts = [text._replace(label=None) for text in TEXTS]
+    found = TextTokenizer(tagger.tokenizer, 64).encode(SAID)
+    importance = token_importance(tagger, texts, found, progress_bar=False)
+    module, params = TextModel(tagger.config, 3, "token"), jax.tree.map(jnp.asarray, tagger.params)
+    for text, x in zip(found, importance, strict=True):
+        given = jnp.asarray(text.tokens)[None], jnp.ones((1, len(x)), bool)
+        logits = applied(module, params, "classify_tokens", *given)
+        expected = 1 - np.asarray(jax.nn.softmax(logits))[0, :, 0]
+        for place in np.flatnonzero(text.word):
+            first = np.flatnonzero(text.word == text.word[place])[0]
+            assert x[place] == pytest.approx(expected[first], abs=1e-5)
+        assert not x[text.word == 0].any() and x.any()
+
+
+def test_marks_are_a_corpus_of_tagged_words(tmp_path):
+    texts = TEXTS[:2]
+    found = TextTokenizer(train_vocabulary(SAID), 64).encode(SAID[:2])
+    examples = [
+        example._replace(importance=np.isin(example.word, marked).astype(np.float32))
+        for example, marked in zip(text_examples(texts, found, Annotations()), ([2, 4, 5], [4]), strict=True)
+    ]
+    (tmp_path / "train.tsv").write_text(important_words(texts, examples))
+    (first, second) = read_corpus(tmp_path).splits["train"]
+    assert first.tags == ("O", "B-IMPORTANT", "O", "B-IMPORTANT", "I-IMPORTANT")
+    assert second.tags == ("O", "O", "O", "B-IMPORTANT", "O", "O")
 
 
 def test_padding_and_other_texts_change_nothing(classifier, cache):
@@ -119,7 +166,7 @@ def test_another_vocabulary_gets_what_its_characters_have(classifier):
             # What the classifier's vocabulary lacks has an importance, but no word there.
             if a.word[shared].all():
                 assert y[i] == (x[shared].max(initial=0) if b.word[i] else 0)
-    assert sum(y.any() for y in theirs) >= 2
+    assert any(y.any() for y in theirs)
 
 
 def test_what_was_found_is_kept_and_a_damaged_file_is_made_anew(classifier, cache, monkeypatch, caplog):
@@ -127,7 +174,7 @@ def test_what_was_found_is_kept_and_a_damaged_file_is_made_anew(classifier, cach
     first = token_importance(classifier, TEXTS, found, progress_bar=False)
     (kept,) = (cache / "token_importance").iterdir()
     with monkeypatch.context() as patched:
-        patched.setitem(selective.RULES, "prefix", lambda *_: pytest.fail("computed again"))
+        patched.setattr(selective, "_by_buffer", lambda *_: pytest.fail("computed again"))
         again = token_importance(classifier, TEXTS, found, progress_bar=False)
         for one, other in zip(first, again, strict=True):
             np.testing.assert_array_equal(one, other)
@@ -149,7 +196,7 @@ def test_a_classifier_that_does_not_go_with_the_texts_is_named(classifier):
         token_importance(classifier, [TEXTS[0]._replace(label="Use")], found[:1], progress_bar=False)
     with pytest.raises(SelectiveError, match="train.txt:0 has no label"):
         token_importance(classifier, [TEXTS[0]._replace(label=None)], found[:1], progress_bar=False)
-    with pytest.raises(SelectiveError, match="does not classify texts"):
+    with pytest.raises(SelectiveError, match="none of its labels is O"):
         token_importance(classifier._replace(head="token"), TEXTS, found, progress_bar=False)
-    with pytest.raises(ValueError, match="no rule of importance is called 'suffix'; known: prefix, buffer"):
+    with pytest.raises(ValueError, match="no rule of importance is called 'suffix'; known: buffer, prefix"):
         token_importance(classifier, TEXTS, found, "suffix", progress_bar=False)

@@ -4,15 +4,18 @@ import json
 
 import numpy as np
 import pytest
-from text_encoders import write_text_encoder
+from text_encoders import train_vocabulary, write_masked_model, write_text_encoder
 
 from mmdiff.data.corpus import count_words
 from mmdiff.data.text_corpora import read_corpus
-from mmdiff.data.text_examples import word_types
+from mmdiff.data.text_examples import standing_types
+from mmdiff.data.text_tokens import TextTokenizer
 from mmdiff.masking.anchors import AnchorError, AnchorsConfig, WordAnchors, open_word_anchors, word_anchors_config
 from mmdiff.masking.published_anchors import PUBLISHED_ANCHORS
+from mmdiff.masking.read_alike import share_read_alike
 from mmdiff.masking.text_vectors import load_text_encoder
 from mmdiff.masking.tf_icf import TfIcfError, read_unigrams
+from mmdiff.models.pretrained_text import read_text_model
 
 TEXTS = ["<< Penny >> has a big dog", "the dog's [[ laptop ]] is big", "Dog , zzyzx and zzyzx and zzyzx"]
 WORDS = ["<<", "Penny", ">>", "has", "a", "big", "dog", "dog's", "laptop", "Dog", ",", "man", "zzyzx"]
@@ -69,7 +72,7 @@ def test_without_an_encoder_only_an_anchor_counts_in_any_case_and_with_a_possess
 
 def test_a_word_has_the_cosine_of_the_nearest_anchor_or_of_their_mean(unigrams, encoder_folder):
     encoder = load_text_encoder(encoder_folder)
-    dog, laptop, man = encoder.embed(["dog", "laptop", "man"])
+    dog, laptop, man = encoder.embed([" dog", " laptop", " man"])
     nearest = opened(unigrams=unigrams, find=2, encoder=encoder)
     assert nearest.words == ("dog", "laptop")
     assert nearest.similarity("Laptop") == 1
@@ -79,7 +82,7 @@ def test_a_word_has_the_cosine_of_the_nearest_anchor_or_of_their_mean(unigrams, 
     assert centroid.similarity("dog") == pytest.approx(dog @ mean, abs=1e-5)
 
 
-def test_punctuation_and_markers_have_no_similarity_and_are_not_embedded(unigrams, encoder_folder):
+def test_each_word_is_embedded_once_as_it_stands(encoder_folder):
     inner, asked = load_text_encoder(encoder_folder), []
 
     class Counting:
@@ -91,9 +94,9 @@ def test_punctuation_and_markers_have_no_similarity_and_are_not_embedded(unigram
 
     anchors = WordAnchors(["dog"], encoder=Counting)
     anchors.learn(WORDS)
-    assert asked == ["dog", "penny", "has", "a", "big", "dog", "laptop", "man", "zzyzx"]  # each type once
-    assert [anchors.similarity(word) for word in ("<<", ">>", ",", "...", "_")] == [0] * 5
-    assert len(asked) == 9
+    assert asked == [" dog", *(f" {word}" for word in WORDS)]
+    anchors.learn(["dog", "##dog"])
+    assert asked[14:] == [" dog", "dog"]  # the anchor again, and the word behind another
 
 
 def test_what_a_run_kept_is_opened_without_searching_or_an_encoder(unigrams, encoder_folder, tmp_path):
@@ -103,11 +106,10 @@ def test_what_a_run_kept_is_opened_without_searching_or_an_encoder(unigrams, enc
     kept.write_text(json.dumps(first.to_json()))
     again = opened(kept, unigrams="gone", find=2, encoder=encoder)
     assert again.to_json() == first.to_json()
-    assert again.similarity("Man") == first.similarity("man")
-    assert again.similarity("<<") == 0
+    assert again.similarity("Man") == pytest.approx(first.similarity("man"), abs=1e-5)
     # A word that was not there then is compared by the same encoder.
     assert opened(kept, encoder, words=["person"]).similarity("person") == pytest.approx(
-        float(max(encoder.embed(["person"])[0] @ encoder.embed(["dog", "laptop"]).T)), abs=1e-5
+        float(max(encoder.embed([" person"])[0] @ encoder.embed([" dog", " laptop"]).T)), abs=1e-5
     )
 
 
@@ -161,10 +163,32 @@ def test_the_published_lists_are_those_of_the_paper_tables(shared_data):
     }
 
 
-def test_every_word_of_a_corpus_is_learnt_from_its_types(unigrams, tmp_path):
-    (tmp_path / "train.txt").write_text("\n".join(TEXTS))
+def test_every_word_of_a_corpus_that_may_be_masked_is_learnt_from_its_types(unigrams, encoder_folder, tmp_path):
+    (tmp_path / "train.txt").write_text("\n".join([*TEXTS, "(big dog)"]))
     texts = read_corpus(tmp_path / "train.txt").splits["train"]
-    anchors = opened(unigrams=unigrams, find=1, words=word_types(texts))
-    assert set(anchors.to_json()["labels"]) == {
-        "penny", "has", "a", "big", "dog", "the", "laptop", "is", "zzyzx", "and",
-    }  # fmt: skip
+    vocabulary = [text.text for text in texts]
+    for punctuation, others in ((False, set()), (True, {"(", ",", "##)"})):
+        tokenizer = TextTokenizer(train_vocabulary(vocabulary), 40, punctuation=punctuation)
+        types = standing_types(texts, tokenizer.encode(vocabulary))
+        anchors = opened(unigrams=unigrams, find=1, words=types)
+        assert set(anchors.to_json()["labels"]) == others | {
+            "Penny", "has", "a", "big", "dog", "the", "dog's", "laptop", "is", "Dog", "zzyzx", "and", "##big",
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("name", ["citation_intent", "chemprot"])
+def test_words_are_compared_by_the_tokens_that_their_texts_have(shared_data, tmp_path, name, family):
+    """All but the first of a text, before which there is no space; byte pairs would differ for most words alone."""
+    texts = read_corpus(shared_data / "text_classification" / name).splits["train"][:300]
+    folder = write_masked_model(tmp_path / "model", [text.text for text in texts], family, layers=1)
+    tokenizer = TextTokenizer(read_text_model(folder).tokenizer, 512)
+    encoder, tokenized = load_text_encoder(folder), tokenizer.encode([text.text for text in texts])
+    share, count = share_read_alike(encoder, texts, tokenized)
+    assert count > 8000
+    # BERT's vocabularies drop control characters, and so join what stands around them: 17 of 13,175 words.
+    assert share == 1.0 if family == "roberta" or name == "chemprot" else share > 0.998
+    if family == "roberta":
+        types = [word for word in standing_types(texts, tokenized) if not word.startswith("##") and word.isalpha()]
+        alone = [encoder.ids([word]) == encoder.ids([f" {word}"]) for word in types]
+        assert np.mean(alone) < 0.1  # what they are without the space

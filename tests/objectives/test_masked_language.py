@@ -94,7 +94,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_hidden_tokens(parts, strategy
 
 WEIGHED = [
     (WordMaskingConfig(strategy="random_word"), "equal"),
-    (WordMaskingConfig(strategy="salient_span", fill=False, ratio=0.5), "equal"),
+    (WordMaskingConfig(strategy="salient_span"), "equal"),
     (WordMaskingConfig(strategy="entity_rates", base_rate=0.3), "terms"),
     (WordMaskingConfig(strategy="entity_rates", base_rate=0.3), "mslm"),
 ]

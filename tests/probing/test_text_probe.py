@@ -93,6 +93,21 @@ def test_scores_without_texts_of_training_are_those_of_the_others(linear):
         assert right[:, 3:].mean(axis=1).tolist() == pytest.approx(result["deduplicated_scores"]["accuracy"])
 
 
+def test_validation_texts_of_training_are_counted_and_left_out_if_asked(folder, tmp_path, caplog):
+    labelled_texts.write_classes(tmp_path / "classes")
+    lines = [(tmp_path / "classes" / f"{name}.txt").read_text().splitlines(keepends=True) for name in ("train", "dev")]
+    (tmp_path / "classes" / "dev.txt").write_text("".join([*lines[0][:2], *lines[1]]))
+    found = {}
+    for choice in ("all", "unseen"):
+        caplog.clear()
+        config = quick(tmp_path / "classes", probe__validation=choice, probe__seeds=1)
+        found[choice] = probe_text(config, folder / "bert", tmp_path / choice, False)
+        assert found[choice]["validation_duplicates"] == {"validation": 10, "in_train": 2}
+        assert ("2 of 10 validation texts, which choose, are training texts, too" in caplog.text) == (choice == "all")
+    assert [found[choice]["texts"]["validation"] for choice in found] == [10, 8]
+    assert found["unseen"]["selection"] == "validation, unseen in training"
+
+
 def test_features_are_computed_once(folder, linear, monkeypatch):
     workdir, result = linear
     assert result["feature_pass"]["train"]["computed_units"] == 24

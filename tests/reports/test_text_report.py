@@ -74,8 +74,8 @@ def test_seeds_of_one_method_are_one_row_beside_the_papers(folders, tmp_path):
     assert found[column] == f"{untouched.mean():.2f} ± {untouched.std(ddof=1):.2f}"
     assert (found["runs"], found["seeds"]) == ("1", "5") and found["paper, % (n=5)"] == "—"
     assert row(markdown, "always the commonest label")["accuracy, %"] == "51.08"
-    assert row(markdown, "salient spans")[column] == "not measured"
-    assert row(markdown, "salient spans")["paper, % (n=5)"] == "71.94 ± 0.58"
+    assert row(markdown, "one salient span (REALM)")[column] == "not measured"
+    assert row(markdown, "one salient span (REALM)")["paper, % (n=5)"] == "71.94 ± 0.58"
 
 
 def test_scores_without_copies_are_shown(folders, tmp_path):

@@ -107,6 +107,9 @@ def test_every_line_says_how_the_run_does(tmp_path):
 def test_validation_counts_a_batch_by_its_examples():
     batches = [({"loss": jnp.asarray(loss)}, jnp.asarray(count)) for loss, count in ((1.0, 6), (5.0, 2), (9.0, 0))]
     assert weighted_mean(batches) == {"loss": 2.0}
+    # Places of a loss weigh less or more than 1.
+    batches = [({"loss": jnp.asarray(loss)}, jnp.asarray(weight)) for loss, weight in ((1.0, 0.75), (5.0, 0.25))]
+    assert weighted_mean(batches) == {"loss": 2.0}
 
 
 def test_a_profile_holds_a_trace_of_the_steps_asked_for(tmp_path):

@@ -5,8 +5,8 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from mmdiff.data.text_corpora import read_corpus
+from mmdiff.data.text_scores import score_classes, score_entities
 from mmdiff.probing.text_duplicates import same_text, seen_in
-from mmdiff.probing.text_scores import score_classes, score_entities
 
 LABELS = ("a", "b", "c", "d")
 
