@@ -165,7 +165,7 @@ def main() -> None:
     tokenizer = TextTokenizer(model.tokenizer, options.longest)
     reading, tokenized = timed(lambda: tokenizer.encode([text.text for text in texts]), options.repeats)
     types = word_types(texts)
-    config = word_anchors_config(unigrams=str(COUNTS), min_count=30)
+    config = word_anchors_config(unigrams=str(COUNTS))
     encoder = load_text_encoder(options.model)
     comparing, anchors = timed(
         lambda: open_word_anchors(config, [text.text for text in texts], types, None, encoder, False)

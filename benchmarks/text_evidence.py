@@ -26,7 +26,7 @@ from mmdiff.cli import main
 from mmdiff.data.text_corpora import read_corpus
 
 CORPORA = {
-    # Where it is in DATA, the probe's configuration, and how often an anchor must occur.
+    # Where it is in DATA, the probe's configuration, and how often an anchor must occur (TF-ICF without a shortlist).
     "citation_intent": ("text_classification", "configs/probe_acl_arc.py", 30),
     "chemprot": ("text_classification", "configs/probe_chemprot.py", 100),
     "NCBI-disease-IOB": ("ner", "configs/probe_ncbi_disease.py", 30),
@@ -119,6 +119,7 @@ def run() -> None:
         fields = {
             "data.corpus": few(source, out / "pretrained" / name, {"validation": 64, "test": 64}),
             "data.longest": LONGEST,
+            "anchors.shortlist": 0,
             "anchors.min_count": min_count,
             "anchors.unigrams": options.data / "unigrams/count_1w.txt.gz",
             "data.buckets": 3,

@@ -17,6 +17,4 @@ from mmdiff.training.text_config import TextPretrainConfig, paper_text_pretraini
 
 
 def get_config(method: str = "difference") -> TextPretrainConfig:
-    config = paper_text_pretraining(method, texts=4_169)
-    config.anchors.min_count = 100  # finds 14 of the 20 anchors that the authors published, 30 finds 2
-    return config
+    return paper_text_pretraining(method, texts=4_169)

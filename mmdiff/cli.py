@@ -210,14 +210,15 @@ def anchors(options: argparse.Namespace, rest: list[str]) -> int:
     from mmdiff.reports.anchors_plot import corpus_anchors
 
     _refuse(rest)
-    found = corpus_anchors(
-        options.corpus,
-        find=options.count,
-        min_count=options.min_count,
-        min_length=options.min_length,
-        unigrams=options.unigrams,
-        listed=not options.unlisted,
-    )
+    given = {
+        "find": options.count,
+        "shortlist": options.shortlist,
+        "min_count": options.min_count,
+        "min_length": options.min_length,
+        "unigrams": options.unigrams,
+        "listed": False if options.unlisted else None,
+    }
+    found = corpus_anchors(options.corpus, **{name: value for name, value in given.items() if value is not None})
     print(found.describe())
     if options.out:
         print(f"picture in {found.write(options.out)}")
@@ -413,16 +414,23 @@ def parser() -> argparse.ArgumentParser:
         "pretraining if --probe.data.corpus does not say otherwise."
     )
 
-    added = verb(anchors, "find the words that set a corpus of texts apart, and say by how much (TF-ICF)")
+    added = verb(
+        anchors, "find the words that set a corpus of texts apart (TF-ICF), as a run on text finds its anchors"
+    )
     added.add_argument(
         "corpus", type=Path, help="folder of train, dev and test files, or one file: JSON lines, CoNLL, text"
     )
-    added.add_argument("--count", type=_count, default=20, metavar="K", help="words to find")
-    added.add_argument("--min-count", type=_count, default=30, metavar="N", help="times that a word occurs in train")
-    added.add_argument("--min-length", type=_count, default=3, metavar="N", help="letters of a word")
+    # What is not given is as in a run on text: AnchorsConfig has the defaults.
+    added.add_argument("--count", type=_count, metavar="K", help="words to find")
     added.add_argument(
-        "--unigrams", default="", help="counts of words in general, as count_1w.txt.gz; wordfreq's if absent"
+        "--shortlist",
+        type=_count,
+        metavar="N",
+        help="TF-ICF ranks N x K words, those most in excess of general English; 0: all words",
     )
+    added.add_argument("--min-count", type=_count, metavar="N", help="times that a word occurs in train")
+    added.add_argument("--min-length", type=_count, metavar="N", help="letters of a word")
+    added.add_argument("--unigrams", help="counts of words in general, as count_1w.txt.gz; wordfreq's if absent")
     added.add_argument(
         "--unlisted",
         action="store_true",

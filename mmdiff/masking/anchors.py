@@ -1,7 +1,6 @@
-"""The label of a box, or a word of a text, in, how similar it is to the anchors out.
+"""Similarity of a box's label, or of a word of a text, to the anchors, the words that make a domain different.
 
-Anchors are words that make a domain different. They are given, or found as the words with the highest TF-ICF: in what
-the records' training videos say and are asked, or in the training texts.
+Anchors are given, or found by TF-ICF in what the records' training videos say and are asked, or in the training texts.
 """
 
 import dataclasses
@@ -22,7 +21,7 @@ from mmdiff.data.records import PARTS, metadata
 from mmdiff.data.text_examples import GLUED
 from mmdiff.errors import UserError
 from mmdiff.masking.text_vectors import POOLS, TextEncoder, load_text_encoder
-from mmdiff.masking.tf_icf import FoundWord, WordRules, find_words, read_general
+from mmdiff.masking.tf_icf import FoundWord, WordRules, common_words_warning, find_words, read_general
 
 PERSON = "person"  # what every part of a person is, whatever name its label gives
 COMMONEST = 5  # labels named in a message
@@ -57,7 +56,8 @@ class AnchorsConfig:
     words: tuple[str, ...] = (PERSON,)
     find: int = 0  # so many more, by TF-ICF over the subtitles and questions of the training records
     unigrams: str = ""  # counts of words in general for `find`: a file such as count_1w.txt(.gz); "": wordfreq's
-    min_count: int = 30  # of a found word in the training records; the ratio alone prefers words that occur once
+    shortlist: int = 5  # TF-ICF ranks `find` times so many words, those most in excess of general; 0: all words
+    min_count: int = 1  # of a found word in the training records; with shortlist=0 words that occur once come first
     min_length: int = 3  # letters of a found word
     alphabetic: bool = True  # a found word has letters only
     stop_words: tuple[str, ...] = ()  # never found
@@ -75,7 +75,7 @@ class AnchorsConfig:
             listed = isinstance(words, tuple | list) and all(isinstance(word, str) for word in words)
             if not listed or any("," in word or not word.strip() for word in words):
                 raise ValueError(f"anchors.{name}={words!r} must be labels, as in \"('person', 'hand')\"")
-        for name, least in (("find", 0), ("min_count", 1), ("min_length", 1), ("floor", 0)):
+        for name, least in (("find", 0), ("shortlist", 0), ("min_count", 1), ("min_length", 1), ("floor", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"anchors.{name}={getattr(self, name)} must be at least {least}")
         if not 0 <= self.min_similarity <= 1:
@@ -91,8 +91,15 @@ class AnchorsConfig:
 
     def rules(self) -> WordRules:
         """Which words may be found."""
-        stop_words = tuple(self.stop_words)
-        return WordRules(self.min_count, self.min_length, self.alphabetic, stop_words, self.floor, self.listed)
+        return WordRules(
+            self.shortlist,
+            self.min_count,
+            self.min_length,
+            self.alphabetic,
+            tuple(self.stop_words),
+            self.floor,
+            self.listed,
+        )
 
 
 def word_anchors_config(**changed) -> AnchorsConfig:
@@ -169,6 +176,11 @@ class Anchors:
         """What a label and an anchor that are the same share."""
         return label.casefold()
 
+    @property
+    def warning(self) -> str:
+        """A sentence where found anchors are common words, or ""."""
+        return common_words_warning(self.found)
+
     def to_json(self) -> dict:
         """What a run keeps of them: `labels` holds the similarity of each label, highest first.
 
@@ -178,6 +190,7 @@ class Anchors:
         return {
             "words": list(self.words),
             "found": [word._asdict() for word in self.found],
+            "warning": self.warning,
             "compare": self._compare,
             "text_encoder": self._described,
             "labels": dict(best_first),
@@ -305,15 +318,11 @@ def _find(config: AnchorsConfig, given: Sequence[str], count: Callable[[], Mappi
     counts = count()
     known = {word.casefold() for word in given}
     found = find_words(counts, general, config.find, config.rules(), known)
-    few = f" (only {len(found)} words occur {config.min_count} times)" if len(found) < config.find else ""
+    few = f" (only {len(found)} words are allowed)" if len(found) < config.find else ""
     listed = ", ".join(f"{word.word} ({word.count} times, {word.tf_icf:.3g})" for word in found)
     log_line.info("anchors found by TF-ICF%s: %s", few, listed)
-    common = [word.word for word in found if word.tf_icf < 1]
-    if common:
-        log_line.warning(
-            "%d of %d anchors are no commoner here than in general (%s): lower anchors.min_count, or ask for fewer as "
-            "anchors.find", len(common), len(found), ", ".join(common[:5]),
-        )  # fmt: skip
+    if warning := common_words_warning(found):
+        log_line.warning(warning)
     return found
 
 

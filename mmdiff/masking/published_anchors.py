@@ -1,4 +1,4 @@
-"""The name of a corpus in, the 20 anchors that the authors of Difference-Masking wrote into their code for it out.
+"""The 20 anchors that the authors of Difference-Masking wrote into their code for each of two corpora.
 
 abwilf/Difference-Masking@3bb9dd6, Unimodal/AANG/AutoSearchSpace/data.py, get_seed_emb. How they were found is not there.
 """

@@ -1,18 +1,24 @@
-"""How often words occur in a domain and in general in, the words that set the domain apart out (arXiv 2305.14577).
+"""Finds the words that set a domain apart by TF-ICF (arXiv 2305.14577, equations 1 and 2).
 
-TF-ICF(w) = freq(w, domain) / freq(w, general), equations 1 and 2; both are relative frequencies, so a word with 200 is
-200 times as common in the domain as in general. The ratio alone ranks words that occur once first: see `WordRules`.
+TF-ICF(w) = freq(w, domain) / freq(w, general); both are relative frequencies, so a word with 200 is 200 times as common in
+the domain as in general. The ratio alone ranks words that occur once first. A least count cures that, but the count that
+suits one corpus does not suit another. So the ratio ranks a shortlist: the words whose frequency exceeds the general one the
+most, by the difference freq(w, domain) - freq(w, general). Of these two measures the difference alone prefers frequent words
+and the ratio rare ones (Monroe, Colaresi and Quinn 2008, "Fightin' Words", section 3, doi 10.1093/pan/mpn018). The shortlist
+is counted in words, not in occurrences, and means the same in a corpus of any size.
 """
 
 import gzip
 import zlib
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from mmdiff.errors import UserError
 
+COMMON = 5  # TF-ICF below which a word is called common: "been" has 4.1 in SciCite, "both" 4.8 in ChemProt
+NAMED = 5  # words named in a message
 OUT_OF = 10**11  # words: wordfreq's shares, of which the least is 1e-8, become counts among so many
 
 
@@ -23,6 +29,7 @@ class TfIcfError(UserError):
 class WordRules(NamedTuple):
     """Which words may be found, and what a word counts that the general frequencies lack."""
 
+    shortlist: int  # words that TF-ICF ranks for each word wanted, those most in excess of general; 0: all words
     min_count: int  # in the domain
     min_length: int  # letters
     alphabetic: bool  # letters only: no numbers, formulas or contractions
@@ -54,7 +61,7 @@ def tf_icf(counts: Mapping[str, int], general: Mapping[str, int], floor: int) ->
 def find_words(
     counts: Mapping[str, int], general: Mapping[str, int], how_many: int, rules: WordRules, known: Container[str] = ()
 ) -> list[FoundWord]:
-    """The words with the highest TF-ICF, best first; fewer than `how_many` where the rules leave fewer.
+    """The words with the highest TF-ICF of the shortlist, best first; fewer than `how_many` where the rules leave fewer.
 
     Args:
       counts: of every word of the domain, in lower case.
@@ -82,12 +89,33 @@ def find_words(
         often = f"the commonest, {most[0][0]!r}, occurs {most[0][1]} times" if most else "there are no words at all"
         raise TfIcfError(
             f"no word can be found: none of {len(counts):,} occurs min_count={rules.min_count} times, has "
-            f"min_length={rules.min_length} letters and is not excluded ({often}); lower min_count"
+            f"min_length={rules.min_length} letters and is not excluded ({often}); lower "
+            + ("min_count" if rules.min_count > 1 else "min_length")
             + (", or take words that are not listed in general" if rules.listed else "")
         )
+    if rules.shortlist:
+        allowed = _most_excess(allowed, counts, scores, rules.shortlist * how_many)
     # Equal scores: the commoner word, then the alphabet, so that every host finds the same.
     best = sorted(allowed, key=lambda word: (-scores[word], -counts[word], word))[:how_many]
     return [FoundWord(word, counts[word], general.get(word, 0), scores[word]) for word in best]
+
+
+def _most_excess(words: list[str], counts: Mapping[str, int], scores: Mapping[str, float], most: int) -> list[str]:
+    """The words whose frequency exceeds that in general the most: by freq(w, domain) - freq(w, general)."""
+    # freq(w, general) = freq(w, domain) / TF-ICF(w).
+    return sorted(words, key=lambda word: (-counts[word] * (1 - 1 / scores[word]), word))[:most]
+
+
+def common_words_warning(found: Sequence[FoundWord]) -> str:
+    """A sentence that names the anchors that are common words, of which TF-ICF is below COMMON; "": there are none."""
+    common = [word.word for word in found if word.tf_icf < COMMON]
+    if not common:
+        return ""
+    named = ", ".join(common[:NAMED]) + (", ..." if len(common) > NAMED else "")
+    return (
+        f"{len(common)} of {len(found)} anchors are common words, less than {COMMON} times as common here as in general "
+        f"({named}): find fewer (anchors.find), lower anchors.min_count where it is above 1, or give anchors.words"
+    )
 
 
 def read_general(source: str) -> Mapping[str, int]:

@@ -1,4 +1,4 @@
-"""A corpus in, the table and the picture of the words that set it apart out: `mmdiff anchors`."""
+"""Table and picture of the words that set a corpus apart: `mmdiff anchors`."""
 
 import io
 import itertools
@@ -18,7 +18,7 @@ from mmdiff.data.corpus import count_words
 from mmdiff.data.text_corpora import read_corpus
 from mmdiff.errors import UserError
 from mmdiff.masking.anchors import word_anchors_config
-from mmdiff.masking.tf_icf import FoundWord, WordRules, find_words, read_general
+from mmdiff.masking.tf_icf import FoundWord, WordRules, common_words_warning, find_words, read_general
 from mmdiff.reports.plots import COLOURS, DOTS_PER_INCH, GREY
 from mmdiff.reports.tables import NONE, to_markdown
 from mmdiff.whole_files import write_whole
@@ -44,10 +44,12 @@ class CorpusAnchors(NamedTuple):
     general: Mapping[str, int]
 
     def describe(self) -> str:
-        """A table, and what it was made of."""
+        """A table, what it was made of, and a warning where anchors are common words."""
+        warning = common_words_warning(self.found)
         return (
             f"{anchors_table(self.found)}{self.texts:,} training texts of {self.name}, {sum(self.counts.values()):,} words; "
             f"in general: {self.source}, {sum(self.general.values()):,} words"
+            + (f"\nWARNING: {warning}" if warning else "")
         )
 
     def write(self, folder: str | Path) -> Path:
@@ -60,6 +62,7 @@ class CorpusAnchors(NamedTuple):
             "unigrams": self.source,
             "rules": self.rules._asdict(),
             "found": [word._asdict() for word in self.found],
+            "warning": common_words_warning(self.found),
         }
         write_whole(folder / "anchors.json", (json.dumps(stored, indent=2, ensure_ascii=False) + "\n").encode())
         title = f"Words of {self.name}"
@@ -121,7 +124,7 @@ def anchors_plot(
       found: the anchors, best first; at least one.
       counts: of every word of the domain.
       general: of words in general.
-      min_count: what an anchor needs; the line above which it lies is drawn.
+      min_count: what an anchor needs; above 1, the line above which it lies is drawn.
       title: of the picture.
     """
     if not found:
@@ -179,12 +182,13 @@ def _scatter(
                 f"x{ratio:,}", (right, right * ratio), xytext=(-3, -3), textcoords="offset points", ha="right",
                 va="top", fontsize=7.5, color=GREY,
             )  # fmt: skip
-    line = 1e6 * min_count / sum(counts.values())
-    panel.axhline(line, color=COLOURS[0], linewidth=0.9, linestyle="--", zorder=2)
-    panel.annotate(
-        f"{min_count} times", (high, line), xytext=(-3, 2), textcoords="offset points", ha="right", fontsize=8,
-        color=COLOURS[0],
-    )  # fmt: skip
+    if min_count > 1:
+        line = 1e6 * min_count / sum(counts.values())
+        panel.axhline(line, color=COLOURS[0], linewidth=0.9, linestyle="--", zorder=2)
+        panel.annotate(
+            f"{min_count} times", (high, line), xytext=(-3, 2), textcoords="offset points", ha="right", fontsize=8,
+            color=COLOURS[0],
+        )  # fmt: skip
     _dress(panel, title, "per million words in general (words not listed there: as the rarest)")
     panel.set_ylabel("per million words here", fontsize=9.5, color=GREY)
 

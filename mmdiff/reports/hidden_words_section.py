@@ -90,7 +90,16 @@ def _words(datasets: dict[str, dict[str, TextRun]]) -> Section:
             caption = f"{dataset}{which}. Left: the words hidden most often. Right: those hidden most surely more often than by chance."
             images.append((caption, hidden_words(part)))
         tables[dataset] = [_words_row(run) for run in runs.values()]
-    return Section("Words that were hidden", WORDS, images, None, tables)
+    warnings = anchor_warnings([run for runs in datasets.values() for run in runs.values()])
+    return Section("Words that were hidden", "\n\n".join([WORDS, *warnings]), images, None, tables)
+
+
+def anchor_warnings(runs: Sequence[TextRun]) -> list[str]:
+    """A sentence for each corpus and warning of its runs' anchors, each once."""
+    said = (
+        f"{text_paper.text_dataset(run.dataset).title}: {run.anchors_warning}." for run in runs if run.anchors_warning
+    )
+    return list(dict.fromkeys(said))
 
 
 def _apart(members: dict[str, Hidden]) -> list[tuple[str, dict[str, Hidden]]]:

@@ -83,6 +83,7 @@ class TextRun:
     best_step: int | None
     best_loss: float | None
     anchors: tuple[str, ...]
+    anchors_warning: str  # where some that it found are common words, or ""
     lines: list[dict]
     hidden: HiddenWords | None = None  # older runs did not list them
     variant: str = ""
@@ -222,7 +223,7 @@ def _read_run(folder: TextFolder, left_out: list[LeftOut]) -> TextRun:
         raise UserError(f"unfinished: it has no {SUMMARY}; the same `mmdiff pretrain` command goes on with it")
     summary = read_json(path / SUMMARY)
     flat = flattened(config)
-    anchors = read_json(path / "anchors.json").get("words", []) if (path / "anchors.json").is_file() else []
+    anchors = read_json(path / "anchors.json") if (path / "anchors.json").is_file() else {}
     return TextRun(
         name=folder.name,
         path=folder.path,
@@ -233,7 +234,8 @@ def _read_run(folder: TextFolder, left_out: list[LeftOut]) -> TextRun:
         steps=field(summary, SUMMARY, "step", int),
         best_step=field(summary, SUMMARY, "best_step", int, None),
         best_loss=field(summary, SUMMARY, "best_loss", float, None),
-        anchors=tuple(map(str, anchors)),
+        anchors=tuple(map(str, anchors.get("words", []))),
+        anchors_warning=str(anchors.get("warning", "")),
         lines=read_lines(path, left_out),
         hidden=_hidden_words(path, left_out),
     )

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from mmdiff.reports import text_paper, text_tables
-from mmdiff.reports.hidden_words_section import hidden_words_json, hidden_words_parts
+from mmdiff.reports.hidden_words_section import anchor_warnings, hidden_words_json, hidden_words_parts
 from mmdiff.reports.page import Section
 from mmdiff.reports.plots import COLOURS, Points, has_curve, loss_curves, loss_limits, scores_against
 from mmdiff.reports.text_results import SCORES, Group, Row, TextResults, TextRun
@@ -62,7 +62,7 @@ def text_parts(results: TextResults) -> list[Section]:
 
 def text_notes(results: TextResults) -> list[str]:
     """What changes how the numbers are to be read."""
-    notes = []
+    notes = anchor_warnings(results.runs)
     for dataset in dict.fromkeys(group.dataset for group in results.groups):
         found = next(group.probes[0].duplicates for group in results.groups if group.dataset == dataset)
         title = text_paper.text_dataset(dataset).title

@@ -242,7 +242,7 @@ def _anchors(run: ViewedRun) -> Section:
             for word in known["found"]
         ]
     labels = metadata(run.config.data.records)["labels"]
-    text = f"Anchors: {', '.join(known['words'])}."
+    text = f"Anchors: {', '.join(known['words'])}." + (f" {known['warning']}." if known["warning"] else "")
     if labels is not None:
         weighed = [
             (run.anchors(label, part), count, label, part)

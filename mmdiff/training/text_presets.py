@@ -2,7 +2,8 @@
 
 AUTHORS_ENCODER = "bert-base-uncased"
 
-# What a preset sets; everything else keeps its default, which is what the paper says.
+# What a preset sets; everything else keeps its default, which is what the paper says. It does not say how words that occur
+# once are kept from being anchors: anchors.shortlist is ours (docs/text.md), and anchors.shortlist=0 its equations alone.
 TEXT_PRESETS: dict[str, dict[str, object]] = {
     "paper": {},
     # The authors' AANG code: rank weights from the pooler's output of single words, tokens drawn one by one. They compare

@@ -255,7 +255,7 @@ def test_found_words_are_anchors_beside_the_given(records, unigrams, caplog):
 
 def test_words_that_cannot_be_found_are_an_error(records, unigrams, tmp_path):
     with pytest.raises(TfIcfError, match="lower min_count"):
-        opened(records, unigrams=unigrams, find=1)
+        opened(records, unigrams=unigrams, find=1, min_count=3)
     with pytest.raises(TfIcfError, match="no word counts at"):
         opened(records, unigrams=str(tmp_path / "none.txt"), find=1)
     with pytest.raises(CheckpointError, match="no folder of a text encoder"):
@@ -321,6 +321,7 @@ def test_a_run_that_kept_nothing_yet_searches(records, tmp_path):
         ({"words": ()}, "anchors.words=.* leaves no anchors"),
         ({"find": -1}, "anchors.find=-1 must be at least 0"),
         ({"pool": "max"}, "anchors.pool='max' is unknown; known: mean, pooler"),
+        ({"shortlist": -1}, "anchors.shortlist=-1 must be at least 0"),
         ({"min_count": 0}, "anchors.min_count=0 must be at least 1"),
         ({"min_length": 0}, "anchors.min_length=0 must be at least 1"),
         ({"floor": -1}, "anchors.floor=-1 must be at least 0"),

@@ -6,9 +6,19 @@ import json
 import pytest
 
 from mmdiff.data.corpus import count_words
-from mmdiff.masking.tf_icf import FoundWord, TfIcfError, WordRules, find_words, read_general, read_unigrams, tf_icf
+from mmdiff.masking.tf_icf import (
+    COMMON,
+    FoundWord,
+    TfIcfError,
+    WordRules,
+    common_words_warning,
+    find_words,
+    read_general,
+    read_unigrams,
+    tf_icf,
+)
 
-ALL = WordRules(min_count=1, min_length=1, alphabetic=False, stop_words=(), floor=0)
+ALL = WordRules(shortlist=0, min_count=1, min_length=1, alphabetic=False, stop_words=(), floor=0)
 COUNTS = {"the": 60, "parser": 30, "x1": 5, "roth": 5}
 GENERAL = {"the": 9_000, "parser": 10, "a": 990}
 
@@ -43,6 +53,43 @@ def test_each_rule_leaves_words_out():
     assert words(ALL._replace(listed=True)) == ["parser", "the"]
     assert words(ALL, known={"parser"}) == ["roth", "x1", "the"]
     assert words(ALL, how_many=1) == ["parser"]
+
+
+def test_the_shortlist_holds_the_words_whose_frequency_exceeds_the_general_one_the_most():
+    # Differences: parser 0.299, roth and x1 0.049, the -0.3.
+    counts = COUNTS | {"once": 1}
+    assert words(ALL._replace(floor=1), how_many=1) == ["roth"]  # the highest ratio, 500
+    assert words(ALL._replace(floor=1, shortlist=1), how_many=1) == ["parser"]
+    assert words(ALL._replace(floor=1, shortlist=1), how_many=3) == ["roth", "x1", "parser"]
+    in_large = {word: 1000 * count for word, count in counts.items()}
+    rules = ALL._replace(shortlist=1)  # is counted in words: a corpus of another size has the same
+    assert [[found.word for found in find_words(c, GENERAL, 2, rules)] for c in (counts, in_large)] == [
+        ["parser", "roth"]
+    ] * 2
+
+
+def test_in_a_small_corpus_the_shortlist_needs_no_least_count():
+    # 40 words of grammar 30 times each, as often as in general; 8 of the domain 4 times; 60 names once, which are rarer.
+    grammar, domain, names = ([f"{kind}{i}" for i in range(n)] for kind, n in (("and", 40), ("cell", 8), ("name", 60)))
+    counts = dict.fromkeys(grammar, 30) | dict.fromkeys(domain, 4) | dict.fromkeys(names, 1)
+    general = dict.fromkeys(grammar, 30_000) | dict.fromkeys(domain, 40) | dict.fromkeys(names, 1)
+
+    def found(shortlist, min_count):
+        return {
+            word.word for word in find_words(counts, general, 4, ALL._replace(shortlist=shortlist, min_count=min_count))
+        }
+
+    assert found(shortlist=2, min_count=1) <= set(domain)
+    assert found(shortlist=0, min_count=1) <= set(names)
+    assert found(shortlist=0, min_count=30) <= set(grammar)
+
+
+def test_common_words_among_anchors_are_named():
+    domain, common = FoundWord("kinase", 5, 10, COMMON), [FoundWord(w, 9, 90, 4.9) for w in "abcdef"]
+    assert common_words_warning([domain]) == common_words_warning([]) == ""
+    assert common_words_warning([domain, *common]).startswith(
+        "6 of 7 anchors are common words, less than 5 times as common here as in general (a, b, c, d, e, ...): find fewer"
+    )
 
 
 def test_rules_that_leave_no_word_are_an_error():
@@ -104,7 +151,7 @@ def test_most_of_the_official_anchors_of_citation_intent_are_found(shared_data):
     counts = count_words(json.loads(line)["text"] for line in lines)
     general = read_unigrams(shared_data / "unigrams/count_1w.txt.gz")
     official = json.loads((shared_data.parent / "paper_tables.json").read_text())["official_seed_words_K20"]
-    rules = WordRules(min_count=30, min_length=3, alphabetic=True, stop_words=(), floor=0)
+    rules = WordRules(shortlist=0, min_count=30, min_length=3, alphabetic=True, stop_words=(), floor=0)
     found = {word.word for word in find_words(counts, general, 20, rules)}
     assert len(found & set(official["citation_intent"])) == 13  # the rest of the authors' rule is not published
     assert {"charniak", "treebank", "coreference", "parser", "syntactic"} <= found

@@ -16,6 +16,7 @@ from mmdiff.masking.read_alike import share_read_alike
 from mmdiff.masking.text_vectors import load_text_encoder
 from mmdiff.masking.tf_icf import TfIcfError, read_unigrams
 from mmdiff.models.pretrained_text import read_text_model
+from mmdiff.reports.hidden_words import STOP_WORDS
 
 TEXTS = ["<< Penny >> has a big dog", "the dog's [[ laptop ]] is big", "Dog , zzyzx and zzyzx and zzyzx"]
 WORDS = ["<<", "Penny", ">>", "has", "a", "big", "dog", "dog's", "laptop", "Dog", ",", "man", "zzyzx"]
@@ -56,6 +57,16 @@ def test_anchors_are_found_in_the_texts_without_markers_or_words_that_are_not_li
     assert opened(unigrams=unigrams, find=1, listed=False, floor=1).words == ("zzyzx",)
     with pytest.raises(TfIcfError, match="lower min_count, or take words that are not listed"):
         opened(unigrams=unigrams, min_count=9)
+
+
+def test_common_words_among_anchors_are_warned_of_in_the_log_and_in_what_a_run_keeps(unigrams, tmp_path, caplog):
+    few = opened(unigrams=unigrams, find=3)
+    assert few.warning == few.to_json()["warning"] == ""
+    every = opened(unigrams=unigrams, find=9)
+    assert every.warning.startswith("4 of 7 anchors are common words, less than 5 times as common here as in general (")
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [every.warning]
+    (tmp_path / "anchors.json").write_text(json.dumps(every.to_json()))
+    assert opened(tmp_path / "anchors.json", find=9).warning == every.to_json()["warning"] == every.warning
 
 
 def test_given_anchors_come_before_those_found(unigrams):
@@ -133,16 +144,41 @@ def anchors_of(shared_data, name, **fields):
 
 def test_most_of_the_published_anchors_are_found(shared_data):
     norvig = str(shared_data / "unigrams/count_1w.txt.gz")
-    found, published = anchors_of(shared_data, "citation_intent", unigrams=norvig)
+    assert anchors_of(shared_data, "citation_intent", unigrams=norvig)[1] == 15
+    assert anchors_of(shared_data, "chemprot", unigrams=norvig)[1] == 14
+    # Of wordfreq's counts.
+    assert [anchors_of(shared_data, name)[1] for name in ("citation_intent", "chemprot")] == [14, 12]
+
+
+def test_without_a_shortlist_no_least_count_suits_both_corpora(shared_data):
+    ratio = {"unigrams": str(shared_data / "unigrams/count_1w.txt.gz"), "shortlist": 0, "min_count": 30}
+    found, published = anchors_of(shared_data, "citation_intent", **ratio)
     assert len(found) == 20 and published == 15
     assert {"charniak", "coreference", "treebank", "och", "roth"} <= found
     # With a floor, names that general English lacks come first; of longer words alone it suffices.
-    assert anchors_of(shared_data, "citation_intent", unigrams=norvig, listed=False)[1] == 13
-    assert anchors_of(shared_data, "citation_intent", unigrams=norvig, listed=False, min_length=4)[1] == 14
-    assert anchors_of(shared_data, "citation_intent")[1] == 13  # wordfreq does not list charniak
+    assert anchors_of(shared_data, "citation_intent", **ratio, listed=False)[1] == 13
+    assert anchors_of(shared_data, "citation_intent", **ratio, listed=False, min_length=4)[1] == 14
     # ChemProt's list is of commoner words than 30 times.
-    assert anchors_of(shared_data, "chemprot", unigrams=norvig)[1] == 2
-    assert anchors_of(shared_data, "chemprot", unigrams=norvig, min_count=100)[1] == 14
+    assert anchors_of(shared_data, "chemprot", **ratio)[1] == 2
+    often = ratio | {"min_count": 100}
+    assert [anchors_of(shared_data, name, **often)[1] for name in ("citation_intent", "chemprot")] == [2, 14]
+
+
+def test_anchors_of_a_few_hundred_texts_are_words_of_their_domain(shared_data):
+    texts = [text.text for text in read_corpus(shared_data / "text_classification/sci-cite").splits["train"][:300]]
+
+    def find(**fields):
+        config = word_anchors_config(unigrams=str(shared_data / "unigrams/count_1w.txt.gz"), **fields)
+        return open_word_anchors(config, texts, [], progress_bar=False)
+
+    anchors = find()
+    assert {"mitochondrial", "dataset", "inhibition", "kinase", "insulin", "tumors"} <= set(anchors.words)
+    assert not STOP_WORDS & set(anchors.words) and anchors.warning == ""
+    assert min(word.tf_icf for word in anchors.found) > 25
+    grammar = find(shortlist=0, min_count=30)
+    assert len(grammar.words) == 14 and set(grammar.words) <= STOP_WORDS
+    assert grammar.warning.startswith("14 of 14 anchors are common words, ")
+    assert "(been, were, which, was, has, ...)" in grammar.warning
 
 
 def test_no_published_anchor_is_a_word_that_general_english_lacks(shared_data):

@@ -222,7 +222,7 @@ def test_strategies_and_weights_of_terms_share_the_program_of_the_loss(parts):
     model, _, examples = parts
     rows = batch(examples)
     weighed = dataclasses.replace(
-        objective(parts, WordMaskingConfig(strategy="salient_span"), weighting="terms"), weights=TermWeights(1.7, 1.2)
+        objective(parts, WordMaskingConfig(strategy="salient_filled"), weighting="terms"), weights=TermWeights(1.7, 1.2)
     )
     plain = [objective(parts, WordMaskingConfig(strategy=name)) for name in ("random_word", "difference")]
     programs = set()

@@ -1,5 +1,6 @@
 """`mmdiff anchors`: a table on the screen, a picture and what it was made of on disk."""
 
+import importlib
 import io
 import json
 
@@ -9,7 +10,7 @@ from PIL import Image
 from mmdiff import cli
 from mmdiff.masking.published_anchors import PUBLISHED_ANCHORS
 from mmdiff.masking.tf_icf import FoundWord
-from mmdiff.reports.anchors_plot import anchors_plot, anchors_table
+from mmdiff.reports.anchors_plot import anchors_plot, anchors_table, corpus_anchors
 
 
 @pytest.fixture
@@ -38,6 +39,23 @@ def test_the_table_says_counts_and_scores_best_first(corpus, capsys):
         "|   2 | treebank |     1 |         10 |   83.3 |",
         "3 training texts of parsing, 12 words; in general: counts.txt, 10,000 words",
     ]
+
+
+def test_common_words_are_warned_of_on_the_screen_and_on_disk(corpus, capsys):
+    options = ("--unigrams", corpus / "counts.txt", "--out", corpus / "out")
+    said = ask(capsys, corpus / "parsing", *options, "--count", 2)[1]
+    assert "WARNING" not in said and json.loads((corpus / "out/anchors.json").read_text())["warning"] == ""
+    said = ask(capsys, corpus / "parsing", *options)[1]
+    stored = json.loads((corpus / "out/anchors.json").read_text())["warning"]
+    assert stored.startswith("1 of 4 anchors are common words, less than 5 times as common here as in general (the): ")
+    assert f"\nWARNING: {stored}\n" in said
+
+
+@pytest.mark.parametrize("name", ["acl_arc", "chemprot", "text_folder"])
+def test_the_command_finds_the_anchors_that_runs_find(corpus, name):
+    config = importlib.import_module(f"configs.{name}").get_config().anchors
+    found = corpus_anchors(corpus / "parsing", unigrams=str(corpus / "counts.txt"))
+    assert found.rules == config.rules() and config.find == 20
 
 
 def test_words_that_are_not_listed_are_found_if_that_is_asked(corpus, capsys):
@@ -79,7 +97,8 @@ def test_a_word_that_general_english_lacks_has_a_dash():
     ("words", "message"),
     [
         (("nowhere",), "no texts at nowhere"),
-        (("parsing",), "no word can be found: none of 7 occurs min_count=30 times"),
+        (("parsing", "--min-count", "30"), "no word can be found: none of 7 occurs min_count=30 times"),
+        (("parsing", "--min-length", "9"), "is not excluded (the commonest, 'the', occurs 4 times); lower min_length"),
         (("parsing", "--count", "0"), r"anchors.words=\(\) leaves no anchors"),
         (("parsing", "--min-count", "0"), "anchors.min_count=0 must be at least 1"),
         (("parsing", "--unigrams", "gone.txt"), "no word counts at gone.txt"),
@@ -100,9 +119,10 @@ def test_a_corpus_with_nothing_to_train_on_is_named(corpus, capsys):
     assert code == 2 and "holds no training texts" in err
 
 
-def test_fifteen_of_the_twenty_published_anchors_of_acl_arc_are_found(shared_data, capsys, tmp_path):
+@pytest.mark.parametrize(("name", "published"), [("citation_intent", 15), ("chemprot", 14)])
+def test_the_published_anchors_are_found_without_an_option(shared_data, capsys, tmp_path, name, published):
     norvig = shared_data / "unigrams/count_1w.txt.gz"
-    corpus = shared_data / "text_classification/citation_intent"
-    assert ask(capsys, corpus, "--min-count", 30, "--unigrams", norvig, "--out", tmp_path)[0] == 0
+    corpus = shared_data / "text_classification" / name
+    assert ask(capsys, corpus, "--unigrams", norvig, "--out", tmp_path)[0] == 0
     found = {word["word"] for word in json.loads((tmp_path / "anchors.json").read_text())["found"]}
-    assert len(found & set(PUBLISHED_ANCHORS["citation_intent"])) == 15
+    assert len(found & set(PUBLISHED_ANCHORS[name])) == published

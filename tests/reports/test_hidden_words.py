@@ -183,6 +183,15 @@ def test_a_run_without_labels_or_texts_has_the_words_alone(tmp_path):
     assert "the task's words" not in markdown and "Texts as they were masked" not in markdown
 
 
+def test_a_warning_of_anchors_stands_where_they_are_shown(tmp_path):
+    run = write_text_run(tmp_path / "runs" / "run", "difference")
+    kept = json.loads((run / "anchors.json").read_text()) | {"warning": "3 of 3 anchors are common words"}
+    (run / "anchors.json").write_text(json.dumps(kept))
+    write(run, stored())
+    section = written(tmp_path)[".md"].split("## Words that were hidden")[1].split("\n## ")[0]
+    assert "parser, treebank, coreference" in section and "ACL-ARC: 3 of 3 anchors are common words." in section
+
+
 def written(folder: Path) -> dict[str, str]:
     out = folder / "out"
     report.report([folder / "runs"], out, progress_bar=False)

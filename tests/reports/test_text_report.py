@@ -128,6 +128,17 @@ def test_methods_that_one_setting_tells_apart_are_rows_of_their_own(tmp_path):
     assert row(markdown, "random word, ratio 0.25")["runs"] == "2"
 
 
+def test_a_warning_of_a_runs_anchors_is_a_note_of_the_report(tmp_path):
+    warning = "14 of 14 anchors are common words (been, were): find fewer"
+    for seed in range(2):
+        run = write_text_run(tmp_path / f"seed_{seed}", "difference", seed)
+        kept = json.loads((run / "anchors.json").read_text())
+        (run / "anchors.json").write_text(json.dumps(kept | {"warning": warning}))
+    for text in written(tmp_path / "out", tmp_path).values():
+        assert text.count("14 of 14 anchors are common words") >= 1
+    assert written(tmp_path / "out", tmp_path)[".md"].count(f"ACL-ARC: {warning}.") == 1  # of both seeds
+
+
 def test_modes_probes_and_texts_that_differ_are_never_pooled(tmp_path):
     write_text_probe(tmp_path / "tuned", 0.6, "random_word")
     write_text_probe(tmp_path / "linear", 0.5, "random_word", mode="linear")

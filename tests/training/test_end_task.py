@@ -45,8 +45,8 @@ def config(inputs, **objective) -> TextPretrainConfig:
         "batch_size": 8,
         "accumulation": 1,
         "log_every": 1,
-        "evaluate_every": 10,
-        "save_every": 10,
+        "evaluate_every": 20,
+        "save_every": 20,
     }
     made.train = dataclasses.replace(made.train, warmup_epochs=0.0, **fields)
     return made
@@ -118,7 +118,7 @@ def test_labels_are_warned_of_and_a_corpus_without_them_is_refused(inputs, tmp_p
     (tmp_path / "plain.txt").write_text("a parser of time\nthe model of old time\n")
     with pytest.raises(ConfigError, match="needs texts with a label each and a validation split"):
         make_examples(made, read_corpus(tmp_path / "plain.txt"), tokenizer, model, progress_bar=False)
-    made.objective.soft_masked_gradients = True
+    made.objective.soft_masked_gradients, made.objective.dropout = True, 0.1
     with pytest.raises(ConfigError, match="do not go together"):
         validate(made)
 
