@@ -6,6 +6,7 @@ import jax
 import pytest
 import tiny
 import tiny_texts
+from text_encoders import write_masked_model
 
 from mmdiff import cli, sweep
 from mmdiff.errors import UserError
@@ -139,3 +140,20 @@ def test_a_sweep_needs_a_model(words, tmp_path):
     fields = [word for word in words if word.startswith("--config.data.corpus")]
     with pytest.raises(UserError, match="needs --config.model.checkpoint"):
         sweep.sweep(CONFIG, ["span"], 1, PROBE, tmp_path / "out", fields)
+
+
+@pytest.mark.slow
+def test_with_a_byte_level_vocabulary_words_are_compared_by_the_tokens_of_their_texts(words, shared_data, tmp_path):
+    folder = shared_data / "text_classification" / "citation_intent"
+    (corpus := tmp_path / "citation_intent").mkdir()
+    for split in ("train", "dev", "test"):
+        lines = (folder / f"{split}.txt").read_text().splitlines(keepends=True)
+        (corpus / f"{split}.txt").write_text("".join(lines[:48]))
+    texts = [json.loads(line)["text"] for line in lines]
+    model = write_masked_model(tmp_path / "tiny_roberta", texts, "roberta", layers=1)
+    other = ("--config.data.corpus", "--config.model.checkpoint", "--config.anchors.unigrams")
+    given = [word for word in words if not word.startswith(other)]
+    given += [f"--config.data.corpus={corpus}", f"--config.model.checkpoint={model}", "--config.data.longest=40"]
+    assert cli.main([*given, "--strategies", "difference", "--seeds", "1", "--out", str(tmp_path / "out")]) == 0
+    summary = json.loads((tmp_path / "out" / "difference" / "seed_0" / "run" / "summary.json").read_text())
+    assert summary["words_compared_by_their_tokens"] == 1.0

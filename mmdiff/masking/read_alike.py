@@ -44,8 +44,9 @@ def share_read_alike(
 
 def tell_share_read_alike(
     encoder: TextEncoder, texts: Sequence[Text], tokenized: Sequence[TokenizedText], rule: str = "letters"
-) -> None:
-    """Logs the share for the first LOOKED_AT texts; warns where it is small."""
+) -> float:
+    """Logs the share for the first LOOKED_AT texts, and returns it; warns where it is small."""
     share, count = share_read_alike(encoder, texts[:LOOKED_AT], tokenized[:LOOKED_AT], rule)
     tell = log_line.info if share > FEW else log_line.warning
     tell("%.2f%% of %d words are compared by the same tokens as their texts have", 100 * share, count)
+    return share

@@ -1,6 +1,7 @@
 """Results on text in, the parts of the report that are of text out."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 
 from mmdiff.reports import text_paper, text_tables
@@ -74,10 +75,24 @@ def text_notes(results: TextResults) -> list[str]:
     models = sorted({probe.model for group in results.groups for probe in group.probes})
     if models:
         notes.append(f"Models that were continued or probed: {', '.join(models)}. The paper's is RoBERTa-base.")
+    notes.extend(_words_hidden(results.runs))
     single = [row.title for group in results.groups for row in group.rows if row.spread(group.metric).count == 1]
     if single:
         notes.append(f"One seed only, which says nothing about spread: {', '.join(dict.fromkeys(single))}.")
     return notes
+
+
+def _words_hidden(runs: Sequence[TextRun]) -> list[str]:
+    """How runs split texts and what they do with punctuation, one note for each way."""
+    ways = Counter(
+        (run.settings.get("masking.punctuation", "hidden"), run.settings.get("masking.words", "letters"))
+        for run in runs
+    )
+    return [
+        f"Punctuation is {punctuation} (masking.punctuation) and words are split by {words} (masking.words) in "
+        f"{'all runs' if len(ways) == 1 else f'{count} of {len(runs)} runs'}, whatever the method."
+        for (punctuation, words), count in ways.items()
+    ]
 
 
 def main_tables(results: TextResults) -> dict[str, list[dict]]:

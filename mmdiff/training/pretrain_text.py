@@ -142,6 +142,8 @@ def pretrain_text(
         hidden = hidden_words(objective, examples, step_key) | {"labels": list(corpus.labels)}
         write_whole(workdir / runs.HIDDEN_WORDS, (json.dumps(hidden, indent=1) + "\n").encode())
         summary = {"kind": "text", "dataset": corpus.name, "step": ending.step}
+        if examples.read_alike is not None:
+            summary["words_compared_by_their_tokens"] = examples.read_alike
         if has_validation:
             best = ending.progress
             summary |= {"stopped_early": ending.stopped, "best_step": best.best_step}

@@ -34,6 +34,9 @@ class Examples(NamedTuple):
     made: dict[str, list[TextBatch]]
     lengths: tuple[int, ...]
     labels: tuple[str, ...]  # that enter pretraining
+    read_alike: (
+        float | None
+    )  # share of words that are compared by the tokens that the texts have, where the model compares
     anchors: WordAnchors | None
 
 
@@ -67,7 +70,7 @@ def make_examples(
     _check_texts(config, texts, tokenized)
     train, strategy, asks_terms = texts["train"], find(config.masking.strategy), needs_terms(config)
     looks_at, rule = strategy.looks_at, config.masking.words
-    anchors, look = None, Annotations(words=rule, labels=_asked_labels(config, corpus))
+    anchors, share, look = None, None, Annotations(words=rule, labels=_asked_labels(config, corpus))
     terms = config.masking.entities or TAGS
     if "weight" in looks_at or (asks_terms and terms == ANCHORS):
         encoder = load_text_encoder(config.anchors.text_encoder, config.anchors.pool) if "weight" in looks_at else None
@@ -76,7 +79,7 @@ def make_examples(
             config.anchors, [text.text for text in train], types, kept_anchors, encoder, progress_bar
         )
         if encoder and encoder.digest == model.digest:
-            tell_share_read_alike(encoder, everything, tokenized, rule)
+            share = tell_share_read_alike(encoder, everything, tokenized, rule)
         look = look._replace(weight=anchors.similarity if encoder else None)
     if asks_terms:
         look = look._replace(entities=open_entities(terms, corpus, anchors, progress_bar))
@@ -104,7 +107,7 @@ def make_examples(
     if strategy.one_group:
         texts, by_split = _with_terms(config, texts, by_split)
     lengths = bucket_lengths([len(x.tokens) for x in by_split["train"]], config.data.buckets, multiple=4)
-    return Examples(texts, by_split, lengths, look.labels, anchors)
+    return Examples(texts, by_split, lengths, look.labels, share, anchors)
 
 
 def needs_terms(config: TextPretrainConfig) -> bool:
