@@ -33,7 +33,7 @@ import transformers
 
 from mmdiff.data.text_batches import bucket_lengths, text_evaluation_batches
 from mmdiff.data.text_corpora import Corpus, Text, read_corpus
-from mmdiff.data.text_examples import Annotations, TextBatch, text_examples, word_types, words_of_text
+from mmdiff.data.text_examples import Annotations, TextBatch, standing_types, text_examples, words_of_text
 from mmdiff.data.text_tokens import TextTokenizer
 from mmdiff.masking.anchors import WordAnchors, open_word_anchors, word_anchors_config
 from mmdiff.masking.collocations import CollocationsConfig, learn_collocations
@@ -162,9 +162,9 @@ def main() -> None:
     corpus = sentences(options.sentences)
     texts = corpus.splits["train"]
     model = read_text_model(options.model)
-    tokenizer = TextTokenizer(model.tokenizer, options.longest)
+    tokenizer = TextTokenizer(model.tokenizer, options.longest, punctuation=False)
     reading, tokenized = timed(lambda: tokenizer.encode([text.text for text in texts]), options.repeats)
-    types = word_types(texts)
+    types = standing_types(texts, tokenized)
     config = word_anchors_config(unigrams=str(COUNTS))
     encoder = load_text_encoder(options.model)
     comparing, anchors = timed(

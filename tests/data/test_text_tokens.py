@@ -147,3 +147,21 @@ def test_a_vocabulary_without_a_mask_token_or_a_window_without_room_is_refused()
         TextTokenizer(bare, 10)
     with pytest.raises(TokenizerError, match="a window of 2 tokens leaves no room beside the 2 special ones"):
         TextTokenizer(train_vocabulary(TEXTS), 2)
+
+
+def test_by_spaces_a_word_is_what_stands_between_white_space():
+    text = "The [[X-ray]]'s alpha-2 subunit, see (B)."
+    spans = word_spans(text, "spaces")
+    assert [text[first:last] for first, last in spans] == [
+        "The", "[[", "X-ray", "]]", "'s", "alpha-2", "subunit,", "see", "(B).",
+    ]  # fmt: skip
+
+
+def test_punctuation_is_masked_only_where_it_may_be():
+    said = ["The X-ray , of (B) ."]
+    for punctuation, rule, hidden in (
+        (True, "letters", 10), (False, "letters", 5), (True, "spaces", 6), (False, "spaces", 4),
+    ):  # fmt: skip
+        tokenizer = TextTokenizer(train_vocabulary(said), 40, rule, punctuation)
+        (found,) = tokenizer.encode(said)
+        assert len(set(found.word[found.word > 0].tolist())) == hidden, (punctuation, rule)
