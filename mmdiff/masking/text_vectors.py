@@ -69,6 +69,7 @@ class TextEncoder:
         parts = ("encoder", "pooler") if pool == "pooler" else ("encoder",)
         self._params = jax.device_put({part: model.params[part] for part in parts}, _cpu())
         self._pooled = jax.jit(functools.partial(_unit_vectors, model.config, pool))
+        self._made: dict[tuple[int, ...], np.ndarray] = {}  # by their tokens
         self._kept = KeptVectors(f"{model.digest}-{pool}-{VERSION}")
 
     def embed(self, texts: list[str]) -> Float[np.ndarray, "n d"]:
@@ -91,8 +92,9 @@ class TextEncoder:
     def _embedded(self, texts: list[str]) -> Float[np.ndarray, "n d"]:
         """A vector of each text; those of the same tokens, as "The" and "the" in many vocabularies, are embedded once."""
         ids = [tuple(encoding.ids) for encoding in self._tokenizer.encode_batch(texts)]
-        different = {tokens: place for place, tokens in enumerate(dict.fromkeys(ids))}
-        return self._run(list(different))[[different[tokens] for tokens in ids]]
+        new = [tokens for tokens in dict.fromkeys(ids) if tokens not in self._made]
+        self._made.update(zip(new, self._run(new), strict=True))
+        return np.array([self._made[tokens] for tokens in ids], np.float32).reshape(-1, self.config.hidden_size)
 
     def _run(self, encoded: list[tuple[int, ...]]) -> Float[np.ndarray, "n d"]:
         out = np.zeros((len(encoded), self.config.hidden_size), np.float32)
