@@ -114,6 +114,7 @@ def train_heads(
     correct = history["validation"]["correct"]
     return Outcome(
         id=validation.id,
+        video=validation.group,
         answers=(validation.candidates >= 0).sum(axis=1),
         train_questions=len(train),
         correct=correct[seeds, rate, chosen],

@@ -124,6 +124,7 @@ class Probe:
     lines: list[dict]
     ids: Shaped[np.ndarray, " q"] | None  # of the questions; None without predictions
     correct: Bool[np.ndarray, "seeds q"] | None  # jointly
+    video: Shaped[np.ndarray, " q"] | None  # that each question is about
     variant: str = ""  # of the run it is of, where that is in the report
 
     @property
@@ -349,13 +350,14 @@ def _read_probe(folder: Path, name: str, left_out: list[LeftOut]) -> Probe:
         lines=read_lines(folder, left_out),
         ids=None,
         correct=None,
+        video=None,
     )
     try:
-        ids, correct = _read_predictions(folder / PREDICTIONS, probe)
+        predictions = _read_predictions(folder / PREDICTIONS, probe)
     except UserError as error:
         left_out.append(LeftOut(str(folder), f"no paired test: {error}"))
         return probe
-    return dataclasses.replace(probe, ids=ids, correct=correct)
+    return dataclasses.replace(probe, **predictions)
 
 
 def _accuracies(result: dict, name: str) -> dict[str, list[float]]:
@@ -368,23 +370,37 @@ def _accuracies(result: dict, name: str) -> dict[str, list[float]]:
     return {view: [float(share) for share in seeds] for view, seeds in shares.items()}
 
 
-def _read_predictions(path: Path, probe: Probe) -> tuple[np.ndarray, np.ndarray]:
+def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
+    """These arrays of a probe's predictions. Raises UserError where the file is missing, damaged, or lacks one."""
     if not path.is_file():
         raise UserError(f"there is no {path.name}")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            ids, correct = archive["id"], archive["correct"]
+            lacking = [name for name in names if name not in archive.files]
+            if lacking:
+                raise UserError(
+                    f"{path.name} does not say the {lacking[0]} of each answer, for an older mmdiff wrote it: run the same "
+                    "`mmdiff probe` command again, which uses what is there"
+                )
+            return [archive[name] for name in names]
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path.name} cannot be read ({' '.join(str(error).split())})") from None
+
+
+def _read_predictions(path: Path, probe: Probe) -> dict[str, np.ndarray]:
+    ids, video, correct = read_arrays(path, "id", "video", "correct")
     wanted = (len(probe.joint), probe.questions, len(VIEWS))
-    if ids.shape != wanted[1:2] or correct.shape != wanted or correct.dtype != bool:
+    if ids.shape != wanted[1:2] or video.shape != ids.shape or correct.shape != wanted or correct.dtype != bool:
         raise UserError(
-            f"{path.name} holds {ids.shape} ids and {correct.shape} {correct.dtype} answers where {PROBE} asks for {wanted}"
+            f"{path.name} holds {ids.shape} ids, {video.shape} videos and {correct.shape} {correct.dtype} answers where "
+            f"{PROBE} asks for {wanted}"
         )
     joint = correct[:, :, VIEWS.index("joint")]
     if np.abs(joint.mean(axis=1) - probe.joint).max() > TOLERANCE:
         raise UserError(f"{path.name} gives other accuracies than {PROBE}: they are not of the same probe")
-    return ids, joint
+    return {"ids": ids, "video": video, "correct": joint}
 
 
 def read_lines(folder: Path, left_out: list[LeftOut]) -> list[dict]:

@@ -109,7 +109,8 @@ def write_probe(
         "config": {},
     }
     (folder / "probe.json").write_text(json.dumps(result | changed))
-    np.savez(folder / "predictions.npz", id=np.array([f"q{i}" for i in range(questions)]), correct=correct)
+    ids, video = (np.array([f"{x}{i // n}" for i in range(questions)]) for x, n in (("q", 1), ("v", 2)))
+    np.savez(folder / "predictions.npz", id=ids, video=video, correct=correct)
     lines = [
         {"step": e, "split": split, "seed": s, "learning_rate": rate, "loss": 1.0, "joint": shares["joint"][s] * e / 6}
         for e in range(1, EPOCHS + 1)
