@@ -20,6 +20,7 @@ from mmdiff.reports import paper
 
 CONFIG, SUMMARY, RECORDS, METRICS = "config.json", "summary.json", "records.digest", "metrics.jsonl"  # of a run
 TARGETS, ANCHORS = "targets.json", "anchors.json"  # of a run; older ones have none
+BOX_BUDGET = "box_budget"  # in SUMMARY, where the strategy looks at boxes
 PROBE, PREDICTIONS = "probe.json", "predictions.npz"  # of a probe, beside its METRICS
 # What runs and probes fill in their own folders.
 INSIDE = ("checkpoints", "damaged_checkpoints", "nonfinite", "tensorboard", "profile", "wandb", "features", "finetuned")
@@ -92,6 +93,7 @@ class Run:
     best_step: int | None  # the one whose model was kept; None where there was no validation
     records: str | None  # the digest of what it was trained on
     targets: Targets | None  # None for runs that did not yet count them
+    box_budget: float | None  # share of the masking budget that goes into matching boxes; None where none are looked at
     lines: list[dict]
     variant: str = ""  # what tells it from other runs of the report that have its strategy
 
@@ -241,6 +243,7 @@ def _read_run(folder: Path, name: str, left_out: list[LeftOut]) -> Run:
         best_step=field(summary, SUMMARY, "best_step", int, None),
         records=digest.read_text(encoding="utf-8", errors="replace").strip() if digest.is_file() else None,
         targets=_targets_or_none(folder, left_out),
+        box_budget=field(field(summary, SUMMARY, BOX_BUDGET, dict, {}), SUMMARY, "share", float, None),
         lines=read_lines(folder, left_out),
     )
 

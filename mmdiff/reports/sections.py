@@ -50,7 +50,9 @@ HIDDEN = """
 Which share of the hidden patches lay inside boxes that match the run's anchors (with the anchor "person" that is the
 paper's Table 2, whose cell stands only beside such runs): of all hidden patches of the windows of the run's split where it
 counted them, else as its log has it. Under random masking that is the share of the frames that these boxes cover. The
-boxes are those of the records, and depend on what looked for them.
+boxes are those of the records, and depend on what looked for them. The budget into matching boxes is what a strategy that
+looks at boxes takes from them by choice in the training windows, before the first step: the rest is random masking, for
+windows without such boxes hold nothing to choose.
 """
 TARGETS = """
 A target is a pooled place (2 x 2 patches) that the model has to tell. With the unit "patch", strategies hide as many

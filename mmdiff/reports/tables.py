@@ -11,7 +11,7 @@ import numpy as np
 
 from mmdiff.reports import paper
 from mmdiff.reports.collect import VIEWS, Probe, Run
-from mmdiff.reports.hidden_share import COVER, INSIDE, Hidden, Spread
+from mmdiff.reports.hidden_share import BUDGET, COVER, INSIDE, Hidden, Spread
 from mmdiff.reports.page import layout
 from mmdiff.reports.significance import Paired
 
@@ -124,6 +124,7 @@ def hidden_table(rows: Sequence[Hidden]) -> list[dict]:
             INSIDE: UNMEASURED if share is None else f"{100 * share:.1f}",
             "paper, %": _percent(paper_share(run), digits=0),
             COVER: NONE if cover is None else f"{100 * cover:.1f}",
+            BUDGET: NONE if run.box_budget is None else f"{100 * run.box_budget:.1f}",
             "ratio, %": NONE if run.ratio is None else f"{100 * run.ratio:g}",
             "measured in": _measured_in(split, lines, windows),
             "run": run.name,

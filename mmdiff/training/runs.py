@@ -16,6 +16,7 @@ from mmdiff.whole_files import is_taken, write_whole
 CONFIG, RECORDS, TOKENIZER = "config.json", "records.digest", "tokenizer.json"  # what a run is made of
 ANCHORS, TARGETS = "anchors.json", "targets.json"  # what it compares labels with; what it hid of each window
 MODEL, METRICS, SUMMARY = "model.safetensors", "metrics.jsonl", "summary.json"  # what it makes; the last at its end
+BOX_BUDGET = "box_budget"  # in the summary of a run whose strategy looks at boxes
 TEXT_MODEL, HIDDEN_WORDS = "model", "hidden_words.json"  # what a run on text makes: a Hugging Face folder; what it hid
 
 log_line = logging.getLogger(__name__)

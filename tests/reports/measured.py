@@ -21,6 +21,7 @@ def write_run(
     hide_at=None,
     targets: int | None = None,
     windows=40,
+    budget: float | None = None,
 ) -> Path:
     """A run; with `targets`, one that counted them in each of its windows: about so many of 504 pools."""
     folder.mkdir(parents=True)
@@ -42,6 +43,7 @@ def write_run(
         (folder / "targets.json").write_text(json.dumps(count_targets(targets, unit, hide_at, inside, windows)))
     if finished:
         summary = {"step": 100, "stopped_early": False, "best_step": 50, "best_loss": 0.4}
+        summary |= {"box_budget": {"share": budget, "windows": 200, "without": 3}} if budget else {}
         (folder / "summary.json").write_text(json.dumps(summary | ({"dataset": dataset} if dataset else {})))
     return folder
 

@@ -260,6 +260,14 @@ def test_table_2_is_the_mean_of_validation_or_says_that_it_is_of_training(tmp_pa
     assert "no curves: there is no metrics.jsonl" in markdown
 
 
+def test_the_budget_into_boxes_stands_beside_table_2(tmp_path):
+    write_run(tmp_path / "with", "difference", inside=0.4, budget=0.437)
+    write_run(tmp_path / "without", "random")
+    hidden = written(tmp_path / "out", tmp_path)[".md"].split("## What masking hid")[1]
+    assert "budget into matching boxes, %" in hidden
+    assert row(hidden, "difference (body)", "43.7") and row(hidden, "random", "—", "without")
+
+
 def test_table_5_sets_face_against_body(tmp_path):
     write_probe(tmp_path / "face", 0.6, "difference", "face")
     markdown = written(tmp_path / "out", tmp_path)[".md"]
@@ -414,6 +422,7 @@ def test_what_the_probe_writes_is_read(tmp_path):
     from mmdiff.probing import outcome
     from mmdiff.training import runs
 
+    assert collect.BOX_BUDGET == runs.BOX_BUDGET
     names = (collect.CONFIG, collect.SUMMARY, collect.RECORDS, collect.METRICS, collect.TARGETS, collect.ANCHORS)
     assert names == (runs.CONFIG, runs.SUMMARY, runs.RECORDS, runs.METRICS, runs.TARGETS, runs.ANCHORS)
     assert (collect.PROBE, collect.PREDICTIONS, collect.METRICS, collect.VIEWS) == (
