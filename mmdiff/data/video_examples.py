@@ -14,6 +14,7 @@ from PIL import Image
 from mmdiff.data.patch_boxes import patches_in_boxes
 from mmdiff.data.records import MEL_BINS, MEL_FRAMES, SUBSEGMENTS, Boxes, Question, Record, RecordError
 from mmdiff.data.tokenizer import AUDIOSPAN, MASK, PAD, START, Tokenizer
+from mmdiff.ranges import check_range
 
 TOKENS_PER_AUDIO_SPAN = 6
 
@@ -38,9 +39,7 @@ class DataConfig:
             raise ValueError("data.records is empty; give the output folder of `mmdiff preprocess`")
         if not self.tokenizer:
             raise ValueError("data.tokenizer is empty; give the path of the vocabulary file")
-        for name in ("segments", "text_length", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"data.{name}={getattr(self, name)} must be at least 1")
+        check_range(self, "data", "segments", "text_length", "threads", least=1)
 
 
 class VideoBatch(NamedTuple):

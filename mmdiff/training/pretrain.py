@@ -1,5 +1,6 @@
 """A configuration in, a run's folder with a continued model out: `mmdiff pretrain`."""
 
+import dataclasses
 import functools
 import json
 import logging
@@ -101,6 +102,8 @@ def pretrain(config: PretrainConfig, workdir: str | Path, progress_bar: bool = T
         has_validation = "validation" in splits(records)
         init_key, step_key = run_keys(config.train.seed)
         sizes, params = runs.build_model(config.model, tokenizer, init_key)
+        if config.model.checkpoint:
+            config = dataclasses.replace(config, model=runs.with_sizes_of(config.model, sizes))
         anchors = open_anchors(
             config.anchors,
             records,
@@ -115,7 +118,6 @@ def pretrain(config: PretrainConfig, workdir: str | Path, progress_bar: bool = T
         if hosts.first() and "boxes" in find(config.masking.strategy).looks_at:
             rule = box_rule(config.masking, anchors)
             budget = box_budget(source, config.data.segments, config.masking, rule, sizes)
-            budget.tell(config.masking.strategy)
         if len(source) < micro:
             log_line.warning(
                 "%d training records and %d at once: a clip that comes twice is its own wrong answer",
@@ -129,6 +131,14 @@ def pretrain(config: PretrainConfig, workdir: str | Path, progress_bar: bool = T
         if hosts.first():
             claim()
             keep_anchors(anchors, workdir)
+            if budget:
+                budget.tell(config.masking.strategy)
+            if not config.model.checkpoint:
+                log_line.warning(
+                    "RANDOM WEIGHTS: model.checkpoint is empty, so that the model, %d wide, began untrained; give a released "
+                    "or continued one as --config.model.checkpoint",
+                    sizes.hidden_size,
+                )
     with hosts.together():
         if not hosts.first():
             hosts.await_file(workdir / runs.CONFIG)
