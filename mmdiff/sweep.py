@@ -21,7 +21,7 @@ from mmdiff.reports.report import Written, report
 from mmdiff.training import runs
 from mmdiff.training.config import differences, parse_config, validate, with_fields
 from mmdiff.training.pretrain_text import inputs_digest, pretrain_text, settled
-from mmdiff.training.text_config import TextPretrainConfig
+from mmdiff.training.text_config import TextPretrainConfig, within_positions
 
 UNTOUCHED = "none"  # the method that probes the checkpoint as it came
 REPORT = "report"
@@ -74,6 +74,9 @@ def sweep(
     labelled = read_corpus(probing.data.corpus)
     task_labels(labelled)
     corpus, model = read_corpus(base.data.corpus), read_text_model(base.model.checkpoint)
+    positions, checkpoint = model.config.longest, base.model.checkpoint
+    configs = {name: within_positions(config, positions, checkpoint) for name, config in configs.items()}
+    probing = within_positions(probing, positions, checkpoint)
     work = [(name, seed) for seed in range(seeds) for name in named]
     if UNTOUCHED in methods:
         _probe(probing, labelled.digest, Path(base.model.checkpoint), out / UNTOUCHED / "probe", progress_bar)

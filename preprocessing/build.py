@@ -39,6 +39,7 @@ from preprocessing.staged import (
 SUMMARY, PROBLEMS, STAGING = "summary.json", "problems.jsonl", "staging"
 LOCK = ".lock"  # held by the run that is at work
 LAYOUT = 3  # Raise it when the same staged clips give other records, or another description of them.
+VIDEOS_NAMED = 5
 KINDS_SHOWN, MOST_TOLD = 8, 80  # of problems, and of the characters of each
 
 
@@ -67,6 +68,8 @@ class Summary:
     seconds_of_workers: dict[str, float]  # what the stages of all clips took, in all processes together
     detected: int  # videos whose detection was run now; the others were there already
     similarity: dict | None = None  # score_frames.Scored, where a CLIP model was named
+    windows: int = 0  # of all records; a summary of an older version does not say it
+    windows_without_people: dict[str, int] = dataclasses.field(default_factory=dict)  # by video
     already_done: bool = False
 
     def describe(self) -> str:
@@ -100,8 +103,20 @@ class Summary:
                 + f"; the next run tries {self.to_try_again} videos again" * bool(self.to_try_again),
                 to_markdown(self.kinds_of_problems[:KINDS_SHOWN]).rstrip(),
             ]
+        if self.windows:
+            lines.append(self._describe_people())
         lines.append(f"boxes in {Path(self.out) / BOXES}, all numbers in {Path(self.out) / SUMMARY}")
         return "\n".join(lines)
+
+    def _describe_people(self) -> str:
+        """Which windows `difference` masks at random, since it finds nobody in them."""
+        without, videos = sum(self.windows_without_people.values()), list(self.windows_without_people)
+        line = f"windows without a person: {without} of {self.windows} ({100 * without / self.windows:.1f}%)"
+        if not without:
+            return line
+        more = len(videos) - VIDEOS_NAMED
+        named = ", ".join(videos[:VIDEOS_NAMED]) + f" and {more} more" * (more > 0)
+        return f"{line}, which `difference` masks at random; in {named}"
 
 
 def preprocess(data: Path, out: Path, options: Options, progress: bool = True) -> Summary:
@@ -174,6 +189,8 @@ def _preprocess(
         seconds_of_workers=staged.seconds,
         detected=staged.ran,
         similarity=staged.similarity and dataclasses.asdict(staged.similarity),
+        windows=builder.windows if builder else 0,
+        windows_without_people=dict(builder.without_people) if builder else {},
     )
     _write_json(out / SUMMARY, dataclasses.asdict(summary))  # Last: its presence says that all is finished.
     return summary

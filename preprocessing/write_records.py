@@ -47,6 +47,8 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.problems: list[Problem] = []  # of clips that were not given as staged, and of questions
         self.coverage: dict[str, dict[str, int]] = {}
         self.stored: collections.Counter = collections.Counter()
+        self.windows = 0
+        self.without_people: collections.Counter = collections.Counter()  # of the windows, by video
         self._labels: dict[str, dict[str, int]] = {}
         self._content = hashlib.sha256()
         self._pipeline = None  # options of the Apache Beam pipeline that is to look at the videos
@@ -132,8 +134,12 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def _count(self, record: records.Record) -> None:
-        """Adds to what is stored, and to what would be if every question had frames of its own."""
+        """Adds to what is stored, to the windows with and without people, and to what would be if every question had frames of its own."""
         records.count_labels(self._labels, record.boxes)
+        peopled = records.windows_with_people(record)
+        self.windows += len(peopled)
+        if not peopled.all():
+            self.without_people[record.video] += int((~peopled).sum())
         sizes = [len(frame) for frame in record.frames]
         self.stored.update(frames=len(sizes), bytes=sum(sizes))
         for question in record.questions:

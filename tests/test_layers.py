@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     "errors",
+    "ranges",
     "whole_files",
     "user_cache",
     "compiled_programs",

@@ -88,13 +88,15 @@ class Questions:
     def __init__(self, folder: str, split: str):
         self._source = read_split(folder, split)
         self._places: list[tuple[int, int]] = []
-        self.answers, self.id = [], []
+        self.answers, self.id, self.video = [], [], []
         for index in range(len(self._source)):
-            for place, question in enumerate(decode(self._source[index]).questions):
+            record = decode(self._source[index])
+            for place, question in enumerate(record.questions):
                 if question.label >= 0:
                     self._places.append((index, place))
                     self.answers.append(len(question.answers))
                     self.id.append(question.id)
+                    self.video.append(record.video)
         if not self._places:
             raise no_questions(folder, split)
 

@@ -20,7 +20,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Bool, Float32, Int32, UInt8
 
 from mmdiff.errors import UserError
 
@@ -99,6 +99,13 @@ def empty_boxes() -> Boxes:
     return Boxes(
         np.zeros(0, np.int32), np.zeros((0, 4), np.float32), [], [], np.zeros(0, np.float32), np.zeros(0, np.int32), []
     )
+
+
+def windows_with_people(record: Record) -> Bool[np.ndarray, " w"]:
+    """Whether a frame of each window holds the body or the face of a person."""
+    people = np.isin(record.boxes.part, ("body", "face"))
+    peopled = np.isin(record.segments.frame, record.boxes.frame[people])
+    return np.array([peopled[first : first + count].any() for first, count in record.windows], bool)
 
 
 def validate(record: Record) -> None:

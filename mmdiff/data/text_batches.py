@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from mmdiff.data.loader import Batches, stack
+from mmdiff.ranges import check_range
 
 Example = TypeVar("Example")
 
@@ -31,9 +32,8 @@ class TextDataConfig:
         """Raises ValueError for a value that means nothing."""
         if not self.corpus:
             raise ValueError("data.corpus is missing: give the folder of the texts as --config.data.corpus")
-        for name, least in (("longest", 3), ("buckets", 1), ("threads", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"data.{name}={getattr(self, name)} must be at least {least}")
+        check_range(self, "data", "longest", least=3)
+        check_range(self, "data", "buckets", "threads", least=1)
 
 
 def bucket_lengths(lengths: Sequence[int], buckets: int, multiple: int = 8) -> tuple[int, ...]:

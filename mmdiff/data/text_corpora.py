@@ -47,6 +47,7 @@ class Text(NamedTuple):
     label: str | None
     spans: tuple[tuple[int, int], ...] | None  # characters of each word of a CoNLL file
     tags: tuple[str, ...] | None  # of those words, IOB2 whatever the file's scheme is
+    document: str = ""  # of a CoNLL file, the line that opens it, "test.txt:1"; "": the file says nothing of documents
 
 
 class Corpus(NamedTuple):
@@ -269,12 +270,13 @@ def _columns(text: str) -> tuple[str, ...]:
 def _conll_texts(lines: list[_Line]) -> Iterator[Text]:
     words: list[str] = []
     tags: list[str] = []
-    begun, wanted = lines[0], 0
+    begun, wanted, document = lines[0], 0, ""
     for line in [*lines, _Line(lines[-1].path, len(lines) + 1, "")]:
         if not line.text.strip() or line.text.startswith(DOCUMENT):
             if words:
-                yield _conll_text(begun, words, tags)
+                yield _conll_text(begun, words, tags, document)
             words, tags = [], []
+            document = _name(line) if line.text.startswith(DOCUMENT) else document
             continue
         found = _columns(line.text)
         if len(found) < 2:
@@ -292,12 +294,12 @@ def _conll_texts(lines: list[_Line]) -> Iterator[Text]:
         tags.append(found[-1])
 
 
-def _conll_text(begun: _Line, words: list[str], tags: list[str]) -> Text:
+def _conll_text(begun: _Line, words: list[str], tags: list[str], document: str) -> Text:
     spans, end = [], -1
     for word in words:
         spans.append((end + 1, end + 1 + len(word)))
         end += 1 + len(word)
-    return Text(_name(begun), " ".join(words), None, tuple(spans), iob2(tags))
+    return Text(_name(begun), " ".join(words), None, tuple(spans), iob2(tags), document)
 
 
 def _labels(splits: dict[str, list[Text]], files: dict[str, Path], matter: bool) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """A record in, the arrays of one window of it out: frames, spectrograms, tokens, and the box of every patch."""
 
 import dataclasses
+import io
 import zlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,10 +9,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
+from PIL import Image
 
 from mmdiff.data.patch_boxes import patches_in_boxes
-from mmdiff.data.records import MEL_BINS, MEL_FRAMES, SUBSEGMENTS, Question, Record, RecordError
+from mmdiff.data.records import MEL_BINS, MEL_FRAMES, SUBSEGMENTS, Boxes, Question, Record, RecordError
 from mmdiff.data.tokenizer import AUDIOSPAN, MASK, PAD, START, Tokenizer
+from mmdiff.ranges import check_range
 
 TOKENS_PER_AUDIO_SPAN = 6
 
@@ -36,9 +39,7 @@ class DataConfig:
             raise ValueError("data.records is empty; give the output folder of `mmdiff preprocess`")
         if not self.tokenizer:
             raise ValueError("data.tokenizer is empty; give the path of the vocabulary file")
-        for name in ("segments", "text_length", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"data.{name}={getattr(self, name)} must be at least 1")
+        check_range(self, "data", "segments", "text_length", "threads", least=1)
 
 
 class VideoBatch(NamedTuple):
@@ -106,12 +107,31 @@ def crop_frame(frame: UInt8[np.ndarray, "h w 3"], crop: Crop, wanted: tuple[int,
     return out, part.shape[:2]
 
 
+def cropped_size(stored: tuple[int, int], crop: Crop, wanted: tuple[int, int]) -> tuple[int, int]:
+    """The height and width of the model's frame that hold real pixels, as `crop_frame` gives it, without any pixels."""
+    sides = zip(stored, (crop.top, crop.left), wanted, strict=True)
+    return tuple(min(max(1, round(side * crop.scale)) - shift, space) for side, shift, space in sides)
+
+
 def decode_frame(jpeg: bytes, record: str) -> UInt8[np.ndarray, "h w 3"]:
     """RGB pixels. Raises RecordError for bytes that are no image."""
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
-        raise RecordError(f"record {record!r} holds a frame that is no JPEG; preprocess that video again")
+        raise _no_image(record)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def frame_size(jpeg: bytes, record: str) -> tuple[int, int]:
+    """Height and width, read from the header alone. Raises RecordError for bytes that are no image."""
+    try:
+        with Image.open(io.BytesIO(jpeg)) as image:
+            return image.height, image.width
+    except OSError:
+        raise _no_image(record) from None
+
+
+def _no_image(record: str) -> RecordError:
+    return RecordError(f"record {record!r} holds a frame that is no JPEG; preprocess that video again")
 
 
 def window_id(record: str, window: int) -> int:
@@ -128,6 +148,33 @@ def window_segments(record: Record, window: int, longest: int) -> slice:
             f"--config.data.segments={count}, or preprocess again with --segments {longest}"
         )
     return slice(first, first + count)
+
+
+class BoxesOnPatches:
+    """Which patches of a frame the boxes of a record hold."""
+
+    def __init__(self, boxes: Boxes, rule: BoxRule, grid: tuple[int, int], patch_size: int):
+        self._boxes, self._arguments = boxes, (grid, patch_size, rule.min_coverage)
+        self._weight = np.array(list(map(rule.weight, boxes.label, boxes.part)), np.float32)
+        parts = ("body", "face", "object") if rule.where == "both" else (rule.where, "object")
+        self._is_part = np.array([part in parts for part in boxes.part], bool)
+        if rule.fallback_without == "body" and "body" not in boxes.part:
+            self._is_part[:] = False
+
+    def __call__(
+        self, frame: int, crop: Crop, stored: tuple[int, int], real: tuple[int, int]
+    ) -> tuple[Int[np.ndarray, " p"], Float[np.ndarray, " p"], Bool[np.ndarray, " p"]]:
+        """Track and weight of the box that may be hidden and holds each patch, and whether any box that matches does.
+
+        `stored` is the size of the stored frame, `real` that of the real pixels in the model's.
+        """
+        here = self._boxes.frame == frame
+        placed = self._boxes.box[here] * np.array(stored * 2) * crop.scale - np.array([crop.top, crop.left] * 2)
+        placed = np.clip(placed, 0, np.array(real * 2))
+        # Track 0 is a track: count from 1, so that 0 can mean none.
+        track, weight, chosen = self._boxes.track[here] + 1, self._weight[here], self._is_part[here]
+        person = patches_in_boxes(placed, track, weight, *self._arguments)[1] > 0
+        return *patches_in_boxes(placed[chosen], track[chosen], weight[chosen], *self._arguments), person
 
 
 def video_example(
@@ -155,12 +202,7 @@ def video_example(
     similarity = np.zeros((config.segments, patches), np.float32)
     patch_valid = np.zeros((config.segments, patches), bool)
 
-    boxes = record.boxes
-    box_weight = np.array(list(map(rule.weight, boxes.label, boxes.part)), np.float32)
-    parts = ("body", "face", "object") if rule.where == "both" else (rule.where, "object")
-    is_part = np.array([part in parts for part in boxes.part], bool)
-    if rule.fallback_without == "body" and "body" not in boxes.part:
-        is_part[:] = False
+    boxes_on_patches = BoxesOnPatches(record.boxes, rule, grid, patch_size)
     crop = box_crop = None
     for i, frame_index in enumerate(record.segments.frame[segments]):
         pixels = decode_frame(record.frames[frame_index], record.id)
@@ -169,21 +211,11 @@ def video_example(
             apart = config.augment and not config.crop_boxes_with_frame
             box_crop = draw_crop(pixels.shape[:2], wanted, rng) if apart else crop
         frames[i], real = crop_frame(pixels, crop, wanted)
-        patch_valid[i] = _patches_within(real, grid, patch_size)
+        patch_valid[i] = patches_within(real, grid, patch_size)
         if record.similarity is not None:
             places = patch_centres(box_crop, pixels.shape[:2], grid, patch_size)
             similarity[i] = np.where(patch_valid[i], values_at(record.similarity[frame_index], *places), 0)
-        here = boxes.frame == frame_index
-        stretch = np.array(pixels.shape[:2] * 2) * box_crop.scale
-        placed = boxes.box[here] * stretch - np.array([box_crop.top, box_crop.left] * 2)
-        placed = np.clip(placed, 0, np.array(real * 2))
-        arguments = (grid, patch_size, rule.min_coverage)
-        person[i] = patches_in_boxes(placed, boxes.track[here], box_weight[here], *arguments)[1] > 0
-        chosen = is_part[here]
-        # Track 0 is a track: count from 1, so that 0 can mean none.
-        track[i], weight[i] = patches_in_boxes(
-            placed[chosen], boxes.track[here][chosen] + 1, box_weight[here][chosen], *arguments
-        )
+        track[i], weight[i], person[i] = boxes_on_patches(int(frame_index), box_crop, pixels.shape[:2], real)
 
     mels = np.zeros((config.segments, SUBSEGMENTS, MEL_FRAMES, MEL_BINS), np.uint8)
     mels[:count] = record.segments.mel[segments]
@@ -243,7 +275,8 @@ def values_at(
     return (between(rows, cells.shape[0]) @ cells @ between(columns, cells.shape[1]).T).reshape(-1)
 
 
-def _patches_within(real: tuple[int, int], grid: tuple[int, int], patch_size: int) -> Bool[np.ndarray, " p"]:
+def patches_within(real: tuple[int, int], grid: tuple[int, int], patch_size: int) -> Bool[np.ndarray, " p"]:
+    """Whether each patch holds real pixels, which fill this height and width of the model's frame."""
     rows = np.arange(grid[0]) * patch_size < real[0]
     columns = np.arange(grid[1]) * patch_size < real[1]
     return (rows[:, None] & columns[None, :]).reshape(-1)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from mmdiff.errors import UserError
 from mmdiff.masking.selection import choose
+from mmdiff.ranges import check_range
 
 ENTRY_POINTS = "mmdiff.masking.strategies"
 EXACT = 1e-9  # by which a product that should be whole may fall short of it
@@ -60,8 +61,7 @@ class MaskingConfig:
                 raise ValueError(f"masking.{name}={getattr(self, name)!r} is unknown; known: {', '.join(allowed)}")
         if not 0 < self.ratio < 1:
             raise ValueError(f"masking.ratio={self.ratio} must lie between 0 and 1")
-        if not 0 <= self.noise < float("inf"):
-            raise ValueError(f"masking.noise={self.noise} must be a number from 0")
+        check_range(self, "masking", "noise", "hidden_seed", least=0)
         for name in ("alpha", "min_coverage"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"masking.{name}={getattr(self, name)} must lie from 0 to 1")

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from mmdiff.data.text_tokens import WORD_RULES
 from mmdiff.masking.selection import choose
 from mmdiff.masking.strategies import EXACT, ask, look_up
+from mmdiff.ranges import check_range
 
 ENTRY_POINTS = "mmdiff.masking.word_strategies"
 EVERYTHING = ("weight", "entities", "ngrams", "attention")  # what a function of one's own finds; importance needs a row
@@ -65,9 +66,7 @@ class WordMaskingConfig:
         for name in ("alpha", "entity_rate", "base_rate"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"masking.{name}={getattr(self, name)} must lie from 0 to 1")
-        for name in ("noise", "entity_weight", "base_weight"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"masking.{name}={getattr(self, name)} must be a number from 0")
+        check_range(self, "masking", "noise", "entity_weight", "base_weight", "selective_threshold", least=0)
         if "importance" in find(self.strategy).looks_at and not self.classifier:
             raise ValueError(
                 f"masking.strategy={self.strategy!r} needs masking.classifier, the folder of a model finetuned on the task: "

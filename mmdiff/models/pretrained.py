@@ -4,6 +4,7 @@ Three formats: the original's msgpack file (float16), safetensors, and a flat np
 names. No format is ever unpickled.
 """
 
+import logging
 import re
 import zipfile
 from pathlib import Path
@@ -20,6 +21,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from mmdiff.errors import UserError
 from mmdiff.models.reserve import MerlotReserve, ReserveConfig, init_params
 from mmdiff.whole_files import write_whole
+
+log_line = logging.getLogger(__name__)
 
 # Continued pretraining in the original kept neither; a file without them is still a model.
 DROPPABLE = ("head", "span_encoder")
@@ -149,6 +152,9 @@ def check_params(found: dict, config: ReserveConfig, *, source: str, fill: jax.A
     if dropped and fill is not None:
         fresh = flatten_dict(_droppable_params(config, fill), sep="/")
         found = found | {name: fresh[name] for name in fresh if name.split("/")[0] in dropped}
+        log_line.info(
+            "RANDOM WEIGHTS: %s was saved without %s: untrained ones take their place", source, " and ".join(dropped)
+        )
     missing = sorted(set(wanted) - set(found))
     surplus = sorted(set(found) - set(wanted))
     wrong = [

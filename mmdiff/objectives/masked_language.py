@@ -15,6 +15,7 @@ from mmdiff.masking.strategies import EXACT
 from mmdiff.masking.word_hiding import replace
 from mmdiff.masking.word_strategies import TokenMask, Tokens, WordMaskingConfig, find, mask_tokens
 from mmdiff.models.text_encoder import TextModel
+from mmdiff.ranges import check_range
 
 WEIGHTINGS = ("equal", "terms", "mslm")
 
@@ -38,16 +39,16 @@ class MaskedLanguageConfig:
         """Raises ValueError, with what is allowed, for a value that means nothing."""
         if self.weighting not in WEIGHTINGS:
             raise ValueError(f"objective.weighting={self.weighting!r} is unknown; known: {', '.join(WEIGHTINGS)}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"objective.dropout={self.dropout} must be from 0 to less than 1")
+        check_range(self, "objective", "dropout", least=0, below=1)
+        check_range(self, "objective", "importance_texts", least=1)
+        check_range(self, "objective", "contrast_temperature", above=0)
+        check_range(self, "objective", "end_task", least=0)
         if self.soft_masked_gradients and not self.dropout:
             raise ValueError(
                 "objective.soft_masked_gradients=True needs objective.dropout above 0: heads matter by what it disturbs"
             )
         if self.soften not in ("parameters", "flow"):
             raise ValueError(f"objective.soften={self.soften!r} is unknown; known: parameters, flow")
-        if not 0 <= self.end_task < float("inf"):
-            raise ValueError(f"objective.end_task={self.end_task} must be a number from 0")
         if self.end_task and self.soft_masked_gradients:
             raise ValueError(
                 "objective.end_task and objective.soft_masked_gradients do not go together: set one of them"
@@ -56,8 +57,6 @@ class MaskedLanguageConfig:
             raise ValueError(
                 f"objective.end_task_metric={self.end_task_metric!r} is unknown; known: macro_f1, accuracy"
             )
-        if self.importance_texts < 1 or self.contrast_temperature <= 0:
-            raise ValueError("objective.importance_texts and contrast_temperature must be more than 0")
 
 
 class TermWeights(NamedTuple):

@@ -49,7 +49,7 @@ class QuestionFeatures:
     candidates: np.ndarray  # int32 [q, a], the row of each answer; -1 where no answer is offered
     label: np.ndarray  # int32 [q]
     id: np.ndarray  # str [q]
-    group: np.ndarray  # str [q], the record each question is about
+    group: np.ndarray  # str [q], the video each question is about
 
     def __len__(self) -> int:
         return len(self.label)

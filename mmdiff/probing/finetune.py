@@ -109,6 +109,7 @@ def finetune(
     folders = [folder / f"seed_{seed}" for seed in range(config.probe.seeds)]
     return Outcome(
         id=np.array(asked["validation"].id, str),
+        video=np.array(asked["validation"].video, str),
         answers=np.array(asked["validation"].answers),
         train_questions=len(asked["train"]),
         **_read_seeds(folders, epoch, config.optimizer.learning_rate),

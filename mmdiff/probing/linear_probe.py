@@ -22,6 +22,7 @@ from mmdiff.objectives.question_answering import (
 )
 from mmdiff.probing.features import QuestionFeatures
 from mmdiff.probing.outcome import Outcome
+from mmdiff.ranges import check_range
 
 JOINT = PREDICTIONS.index("joint")
 
@@ -52,18 +53,14 @@ class LinearProbeConfig:
 
     def validate(self) -> None:
         """Raises ValueError for a value that means nothing."""
-        for name in ("seeds", "at_once", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"probe.{name}={getattr(self, name)} must be at least 1")
-        if self.patience < 0:
-            raise ValueError(f"probe.patience={self.patience} must not be negative")
+        check_range(self, "probe", "seeds", "at_once", "epochs", "batch_size", least=1)
+        check_range(self, "probe", "patience", "decay", least=0)
+        check_range(self, "probe", "held_out", above=0, below=1)
         numbers = [rate for rate in self.learning_rates if isinstance(rate, int | float) and 0 < rate < math.inf]
         if not numbers or len(numbers) < len(self.learning_rates):
             raise ValueError(f"probe.learning_rates={self.learning_rates} must be positive numbers, at least one")
         if self.select_on not in ("validation", "train"):
             raise ValueError(f"probe.select_on={self.select_on!r} is unknown; known: validation, train")
-        if not 0 < self.held_out < 1:
-            raise ValueError(f"probe.held_out={self.held_out} must lie between 0 and 1")
 
 
 def hold_out(features: QuestionFeatures, share: float) -> tuple[QuestionFeatures, QuestionFeatures]:
@@ -114,6 +111,7 @@ def train_heads(
     correct = history["validation"]["correct"]
     return Outcome(
         id=validation.id,
+        video=validation.group,
         answers=(validation.candidates >= 0).sum(axis=1),
         train_questions=len(train),
         correct=correct[seeds, rate, chosen],

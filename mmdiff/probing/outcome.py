@@ -17,6 +17,7 @@ class Outcome:
     """One probe: `k` seeds on the `q` validation questions."""
 
     id: np.ndarray  # str [q]
+    video: np.ndarray  # str [q], the video that each is about
     answers: np.ndarray  # int [q], how many each offers
     train_questions: int
     correct: np.ndarray  # bool [k, q, 3], of the chosen epoch, from audio, from text and from both
@@ -44,7 +45,7 @@ def write_outcome(folder: Path, outcome: Outcome, about: dict) -> dict:
         "grid": outcome.grid,
         "seeds": list(range(len(outcome.epoch))),
     }
-    write_probe(folder, result, outcome.lines, id=outcome.id, correct=outcome.correct)
+    write_probe(folder, result, outcome.lines, id=outcome.id, video=outcome.video, correct=outcome.correct)
     return result
 
 

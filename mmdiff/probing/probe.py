@@ -42,7 +42,6 @@ def probe(config: ProbeConfig, checkpoint: str | Path, workdir: str | Path, prog
     hosts.refuse_several("probing")
     checkpoint, workdir = Path(checkpoint), Path(workdir)
     config, masking = _settings(config, checkpoint)
-    claim(workdir, checkpoint, config)
     tokenizer = Tokenizer(config.data.tokenizer)
     name = functools.partial(
         fingerprint, runs.checkpoint_file(checkpoint), config.data.records, Path(config.data.tokenizer)
@@ -51,6 +50,8 @@ def probe(config: ProbeConfig, checkpoint: str | Path, workdir: str | Path, prog
     sizes, params = runs.build_model(config.model, tokenizer, jax.random.key(0))
     if name() != before:  # Features must not be filed under the name of other weights.
         raise runs.RunError(f"{checkpoint} changed while it was read: wait until its run has ended, or start again")
+    config = dataclasses.replace(config, model=runs.with_sizes_of(config.model, sizes))
+    claim(workdir, checkpoint, config)
     strategy = masking["strategy"] if masking else None
     records = metadata(config.data.records)
     about = {

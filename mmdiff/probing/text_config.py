@@ -8,6 +8,7 @@ from mmdiff.data.text_batches import TextDataConfig
 from mmdiff.data.text_scores import SCORES
 from mmdiff.errors import UserError
 from mmdiff.probing.config import MODES
+from mmdiff.ranges import check_range
 from mmdiff.training.config import TrainConfig
 from mmdiff.training.optimizer import OptimizerConfig
 
@@ -58,11 +59,8 @@ class TextHeadsConfig:
             raise ValueError(f"probe.pool={self.pool!r} is unknown; known: {', '.join(POOLS)}")
         if self.validation not in ("all", "unseen"):
             raise ValueError(f"probe.validation={self.validation!r} is unknown; known: all, unseen")
-        for name in ("seeds", "at_once", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"probe.{name}={getattr(self, name)} must be at least 1")
-        if self.patience < 0 or self.decay < 0:
-            raise ValueError("probe.patience and probe.decay must not be negative")
+        check_range(self, "probe", "seeds", "at_once", "epochs", "batch_size", least=1)
+        check_range(self, "probe", "patience", "decay", least=0)
         numbers = [rate for rate in self.learning_rates if isinstance(rate, int | float) and 0 < rate < math.inf]
         if not numbers or len(numbers) < len(self.learning_rates):
             raise ValueError(f"probe.learning_rates={self.learning_rates} must be positive numbers, at least one")
@@ -87,10 +85,9 @@ class ProbedModelConfig:
         """Raises ValueError for a value that means nothing."""
         if self.dtype not in ("bfloat16", "float32"):
             raise ValueError(f"model.dtype={self.dtype!r} is unknown; known: bfloat16, float32")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"model.dropout={self.dropout} must be from 0 to less than 1")
         if self.head not in ("fresh", "trained"):
             raise ValueError(f"model.head={self.head!r} is unknown; known: fresh, trained")
+        check_range(self, "model", "dropout", least=0, below=1)
 
 
 def standard_finetuning() -> TrainConfig:

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from mmdiff.data.text_scores import SCORES, LabelScore, Scores, score
 from mmdiff.data.text_tasks import Task
 from mmdiff.probing.outcome import write_probe
-from mmdiff.probing.text_duplicates import seen_in
+from mmdiff.probing.text_duplicates import documents_of, seen_in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +58,7 @@ def write_text_outcome(folder: Path, task: Task, outcome: TextOutcome, metric: s
         result,
         outcome.lines,
         id=names,
+        document=documents_of(test.texts),
         first=test.first,
         gold=test.gold,
         predicted=outcome.predicted,

@@ -28,6 +28,7 @@ from mmdiff.probing.text_heads import train_text_heads
 from mmdiff.probing.text_outcome import TextOutcome, write_text_outcome
 from mmdiff.training import hosts, runs
 from mmdiff.training.config import ConfigError, to_json, validate
+from mmdiff.training.text_config import within_positions
 
 log_line = logging.getLogger(__name__)
 
@@ -46,14 +47,15 @@ def probe_text(config: TextProbeConfig, checkpoint: str | Path, workdir: str | P
     if config.mode not in MODES:
         raise ConfigError(f"mode={config.mode!r} is unknown; known: {', '.join(MODES)}")
     validate(config)
-    claim(workdir, checkpoint, config)
     folder, run = model_folder(checkpoint)
     corpus = read_corpus(config.data.corpus)
     model = read_text_model(folder)
+    config = within_positions(config, model.config.longest, folder)
+    claim(workdir, checkpoint, config)
     sizes = model.config._replace(
         dtype=config.model.dtype, remat=config.model.remat, dropout=float(config.model.dropout)
     )
-    tokenizer = TextTokenizer(model.tokenizer, min(config.data.longest, sizes.longest))
+    tokenizer = TextTokenizer(model.tokenizer, config.data.longest)
     seen = seen_in(*([text.text for text in corpus.splits.get(split, [])] for split in ("train", "validation")))
     if config.probe.validation == "unseen" and seen.any():
         corpus = _without_validation(corpus, seen)

@@ -3,8 +3,9 @@
 import dataclasses
 import itertools
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -12,17 +13,17 @@ from tqdm import tqdm
 from mmdiff.reports import paper, tables
 from mmdiff.reports.collect import Collected, Probe, Run
 from mmdiff.reports.plots import Curve
-from mmdiff.reports.significance import Paired, holm, paired_test, same_questions
+from mmdiff.reports.significance import Paired, Sample, answers_sample, compare_samples, holm
 from mmdiff.training.presets import PRETRAIN_PRESETS
 
 SEED = 0  # of the resampling: the same runs give the same report
 
 
 class Pair(NamedTuple):
-    """The first probe against the second; `adjusted` is the p-value after Holm's correction."""
+    """The first probe, or row of a table, against the second; `adjusted` is the p-value after Holm's correction."""
 
-    first: Probe
-    second: Probe
+    first: Any
+    second: Any
     test: Paired
     adjusted: float
 
@@ -67,7 +68,22 @@ def compare(
                 )
             else:
                 wanted.setdefault(f"{title}: {first.mode}, chosen on {first.selection}", []).append((first, second))
-    tested: dict[str, list[Pair]] = {}
+    tested, others = paired_tests(wanted, _sample_of, progress_bar)
+    return tested, refused + others
+
+
+def _sample_of(probe: Probe) -> Sample:
+    return answers_sample(probe.ids, probe.video, probe.correct.mean(axis=0))
+
+
+def paired_tests(
+    wanted: dict[str, list[tuple[Any, Any]]], sample_of: Callable[[Any], Sample], progress_bar: bool
+) -> tuple[dict[str, list[Pair]], list[str]]:
+    """The paired tests of each family of pairs, by its title, and why some were not made.
+
+    `sample_of` gives the sample of a member of a pair, whose `name` is for messages. Holm's correction is over a family.
+    """
+    tested, refused = {}, []
     with tqdm(
         total=sum(map(len, wanted.values())), desc="paired tests", unit="pair", disable=not (progress_bar and wanted)
     ) as bar:
@@ -75,9 +91,7 @@ def compare(
             done = []
             for first, second in family:
                 try:
-                    order, other = same_questions(first.ids, second.ids)
-                    shares = first.correct.mean(axis=0)[order], second.correct.mean(axis=0)[other]
-                    done.append((first, second, paired_test(*shares, seed=SEED)))
+                    done.append((first, second, compare_samples(sample_of(first), sample_of(second), SEED)))
                 except ValueError as error:
                     refused.append(f"{first.name} and {second.name} were not compared: {error}.")
                 bar.update()

@@ -20,6 +20,7 @@ from mmdiff.reports import paper
 
 CONFIG, SUMMARY, RECORDS, METRICS = "config.json", "summary.json", "records.digest", "metrics.jsonl"  # of a run
 TARGETS, ANCHORS = "targets.json", "anchors.json"  # of a run; older ones have none
+BOX_BUDGET = "box_budget"  # in SUMMARY, where the strategy looks at boxes
 PROBE, PREDICTIONS = "probe.json", "predictions.npz"  # of a probe, beside its METRICS
 # What runs and probes fill in their own folders.
 INSIDE = ("checkpoints", "damaged_checkpoints", "nonfinite", "tensorboard", "profile", "wandb", "features", "finetuned")
@@ -92,6 +93,7 @@ class Run:
     best_step: int | None  # the one whose model was kept; None where there was no validation
     records: str | None  # the digest of what it was trained on
     targets: Targets | None  # None for runs that did not yet count them
+    box_budget: float | None  # share of the masking budget that goes into matching boxes; None where none are looked at
     lines: list[dict]
     variant: str = ""  # what tells it from other runs of the report that have its strategy
 
@@ -124,6 +126,7 @@ class Probe:
     lines: list[dict]
     ids: Shaped[np.ndarray, " q"] | None  # of the questions; None without predictions
     correct: Bool[np.ndarray, "seeds q"] | None  # jointly
+    video: Shaped[np.ndarray, " q"] | None  # that each question is about
     variant: str = ""  # of the run it is of, where that is in the report
 
     @property
@@ -240,6 +243,7 @@ def _read_run(folder: Path, name: str, left_out: list[LeftOut]) -> Run:
         best_step=field(summary, SUMMARY, "best_step", int, None),
         records=digest.read_text(encoding="utf-8", errors="replace").strip() if digest.is_file() else None,
         targets=_targets_or_none(folder, left_out),
+        box_budget=field(field(summary, SUMMARY, BOX_BUDGET, dict, {}), SUMMARY, "share", float, None),
         lines=read_lines(folder, left_out),
     )
 
@@ -349,13 +353,14 @@ def _read_probe(folder: Path, name: str, left_out: list[LeftOut]) -> Probe:
         lines=read_lines(folder, left_out),
         ids=None,
         correct=None,
+        video=None,
     )
     try:
-        ids, correct = _read_predictions(folder / PREDICTIONS, probe)
+        predictions = _read_predictions(folder / PREDICTIONS, probe)
     except UserError as error:
         left_out.append(LeftOut(str(folder), f"no paired test: {error}"))
         return probe
-    return dataclasses.replace(probe, ids=ids, correct=correct)
+    return dataclasses.replace(probe, **predictions)
 
 
 def _accuracies(result: dict, name: str) -> dict[str, list[float]]:
@@ -368,23 +373,37 @@ def _accuracies(result: dict, name: str) -> dict[str, list[float]]:
     return {view: [float(share) for share in seeds] for view, seeds in shares.items()}
 
 
-def _read_predictions(path: Path, probe: Probe) -> tuple[np.ndarray, np.ndarray]:
+def read_arrays(path: Path, *names: str) -> list[np.ndarray]:
+    """These arrays of a probe's predictions. Raises UserError where the file is missing, damaged, or lacks one."""
     if not path.is_file():
         raise UserError(f"there is no {path.name}")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            ids, correct = archive["id"], archive["correct"]
+            lacking = [name for name in names if name not in archive.files]
+            if lacking:
+                raise UserError(
+                    f"{path.name} does not say the {lacking[0]} of each answer, for an older mmdiff wrote it: run the same "
+                    "`mmdiff probe` command again, which uses what is there"
+                )
+            return [archive[name] for name in names]
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path.name} cannot be read ({' '.join(str(error).split())})") from None
+
+
+def _read_predictions(path: Path, probe: Probe) -> dict[str, np.ndarray]:
+    ids, video, correct = read_arrays(path, "id", "video", "correct")
     wanted = (len(probe.joint), probe.questions, len(VIEWS))
-    if ids.shape != wanted[1:2] or correct.shape != wanted or correct.dtype != bool:
+    if ids.shape != wanted[1:2] or video.shape != ids.shape or correct.shape != wanted or correct.dtype != bool:
         raise UserError(
-            f"{path.name} holds {ids.shape} ids and {correct.shape} {correct.dtype} answers where {PROBE} asks for {wanted}"
+            f"{path.name} holds {ids.shape} ids, {video.shape} videos and {correct.shape} {correct.dtype} answers where "
+            f"{PROBE} asks for {wanted}"
         )
     joint = correct[:, :, VIEWS.index("joint")]
     if np.abs(joint.mean(axis=1) - probe.joint).max() > TOLERANCE:
         raise UserError(f"{path.name} gives other accuracies than {PROBE}: they are not of the same probe")
-    return ids, joint
+    return {"ids": ids, "video": video, "correct": joint}
 
 
 def read_lines(folder: Path, left_out: list[LeftOut]) -> list[dict]:

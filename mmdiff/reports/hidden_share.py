@@ -7,6 +7,7 @@ from mmdiff.reports.collect import Run, Targets
 
 # Columns, the same wherever these numbers stand. A box matches if its label has anything of the anchors.
 INSIDE, COVER = "hidden inside matching boxes, %", "matching boxes cover, %"
+BUDGET = "budget into matching boxes, %"
 
 
 class Spread(NamedTuple):

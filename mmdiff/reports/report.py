@@ -63,6 +63,7 @@ def report(runs: list[Path], out: Path, progress_bar: bool = True) -> Written:
     found.probes = [*itertools.chain(*groups.values())]
     run_of = made_by(found)
     pairs, refused = compare(groups, run_of, progress_bar)
+    text_tests = text_sections.compare_rows(text, progress_bar)
     hidden = [inside_boxes(run) for run in found.runs]
     curves = {probe.path: joint_by_epoch(probe) for probe in found.probes}
 
@@ -75,12 +76,12 @@ def report(runs: list[Path], out: Path, progress_bar: bool = True) -> Written:
         *sections.small_tables(groups),
         sections.sources(found, run_of),
     ]
-    parts = (parts if of_video else []) + (text_sections.text_parts(text) if of_text else [])
+    parts = (parts if of_video else []) + (text_sections.text_parts(text, text_tests) if of_text else [])
     parts.append(sections.left_out(found))
     notes = warnings(found, run_of) + text_sections.text_notes(text)
     page = write_documents(out, "mmdiff: what was measured", notes, parts)
     content = as_json(found, pairs, refused, hidden, curves, run_of, notes)
-    content |= {"text": text_sections.as_json(text)} if of_text else {}
+    content |= {"text": text_sections.as_json(text, text_tests)} if of_text else {}
     write_whole(out / JSON, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
     shown = accuracy | text_sections.main_tables(text)
     main = "\n".join(f"{title}\n\n{tables.to_markdown(rows)}" for title, rows in shown.items())
@@ -128,7 +129,7 @@ def as_json(
     return {
         "probes": [
             {
-                **_plain(probe, without=("lines", "ids", "correct")),
+                **_plain(probe, without=("lines", "ids", "correct", "video")),
                 "strategy_title": probe.title,
                 "mean": float(np.mean(probe.joint)),
                 "std": float(np.std(probe.joint, ddof=1)) if len(probe.joint) > 1 else None,
@@ -165,6 +166,7 @@ def as_json(
                         "first": pair.first.path,
                         "second": pair.second.path,
                         **pair.test._asdict(),
+                        "questions": pair.first.questions,
                         "p_value_holm": pair.adjusted,
                     }
                     for pair in family

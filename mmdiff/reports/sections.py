@@ -33,13 +33,13 @@ The paper's cells (arXiv {arxiv}; those without a deviation are from its Tables 
 {trials} trials with its own weights and data. They stand there for orientation.
 """
 PAIRED_TESTS = """
-Could a difference be an accident of which questions were asked? The sample is the questions: each one's score is the
-share of seeds that got it right, and two strategies are compared on the same questions. The {confidence:.0%} interval is
-the percentile bootstrap's over questions; p is the two-sided sign-flip permutation test's, of no difference; each is from
+Could a difference be an accident of which videos were asked about? The sample is the videos: all questions about one move
+together, for they are correlated. Two strategies are compared on the same questions, of which each counts by the share of
+seeds that got it right. The {confidence:.0%} interval is the percentile interval of the cluster bootstrap over videos; p is
+that of the two-sided permutation test, which flips the signs of the videos' differences, of no difference; each is from
 {resamples:,} resamples (seed {seed}). Holm's correction is over the pairs of one table; the intervals are not corrected.
 
-Not covered: another run of continued pretraining might differ (one run stands for its strategy), and questions about one
-clip count as independent, which makes intervals too narrow and p too small where a clip has many.
+Not covered: another run of continued pretraining might differ (one run stands for its strategy).
 """
 CURVES_TEXT = """
 The losses of two strategies are of different tasks, and so is how often the hidden place was told: neither can be compared
@@ -50,7 +50,9 @@ HIDDEN = """
 Which share of the hidden patches lay inside boxes that match the run's anchors (with the anchor "person" that is the
 paper's Table 2, whose cell stands only beside such runs): of all hidden patches of the windows of the run's split where it
 counted them, else as its log has it. Under random masking that is the share of the frames that these boxes cover. The
-boxes are those of the records, and depend on what looked for them.
+boxes are those of the records, and depend on what looked for them. The budget into matching boxes is what a strategy that
+looks at boxes takes from them by choice in the training windows, before the first step: the rest is random masking, for
+windows without such boxes hold nothing to choose.
 """
 TARGETS = """
 A target is a pooled place (2 x 2 patches) that the model has to tell. With the unit "patch", strategies hide as many

@@ -11,7 +11,7 @@ import numpy as np
 
 from mmdiff.reports import paper
 from mmdiff.reports.collect import VIEWS, Probe, Run
-from mmdiff.reports.hidden_share import COVER, INSIDE, Hidden, Spread
+from mmdiff.reports.hidden_share import BUDGET, COVER, INSIDE, Hidden, Spread
 from mmdiff.reports.page import layout
 from mmdiff.reports.significance import Paired
 
@@ -88,13 +88,9 @@ def paired_table(pairs: Sequence[tuple[Probe, Probe, Paired, float]]) -> list[di
     """Tests of the first probe against the second, each with its p-value after Holm."""
     return [
         {
-            "first": first.title,
-            "second": second.title,
-            "first - second, points": f"{100 * test.difference:+.2f}",
-            "95% interval": f"{100 * test.low:+.2f} to {100 * test.high:+.2f}",
-            "p": _p_value(test.p_value),
-            "p (Holm)": _p_value(adjusted),
-            "questions": f"{test.questions:,}",
+            **test_columns(first.title, second.title, test, adjusted),
+            "videos": f"{test.clusters:,}",
+            "questions": f"{first.questions:,}",
             "seeds": f"{len(first.joint)} / {len(second.joint)}",
             "mode": first.mode,
             "chosen on": first.selection,
@@ -102,6 +98,18 @@ def paired_table(pairs: Sequence[tuple[Probe, Probe, Paired, float]]) -> list[di
         }
         for first, second, test, adjusted in pairs
     ]
+
+
+def test_columns(first: str, second: str, test: Paired, adjusted: float) -> dict[str, str]:
+    """What every table of paired tests says of a pair, by the titles of its members."""
+    return {
+        "first": first,
+        "second": second,
+        "first - second, points": f"{100 * test.difference:+.2f}",
+        "95% interval": f"{100 * test.low:+.2f} to {100 * test.high:+.2f}",
+        "p": _p_value(test.p_value),
+        "p (Holm)": _p_value(adjusted),
+    }
 
 
 def hidden_table(rows: Sequence[Hidden]) -> list[dict]:
@@ -116,6 +124,7 @@ def hidden_table(rows: Sequence[Hidden]) -> list[dict]:
             INSIDE: UNMEASURED if share is None else f"{100 * share:.1f}",
             "paper, %": _percent(paper_share(run), digits=0),
             COVER: NONE if cover is None else f"{100 * cover:.1f}",
+            BUDGET: NONE if run.box_budget is None else f"{100 * run.box_budget:.1f}",
             "ratio, %": NONE if run.ratio is None else f"{100 * run.ratio:g}",
             "measured in": _measured_in(split, lines, windows),
             "run": run.name,

@@ -14,8 +14,21 @@ import numpy as np
 
 from mmdiff.errors import UserError
 from mmdiff.reports import text_paper
-from mmdiff.reports.collect import CONFIG, METRICS, PROBE, SUMMARY, LeftOut, TextFolder, field, read_json, read_lines
+from mmdiff.reports.collect import (
+    CONFIG,
+    METRICS,
+    PREDICTIONS,
+    PROBE,
+    SUMMARY,
+    LeftOut,
+    TextFolder,
+    field,
+    read_json,
+    read_lines,
+)
 from mmdiff.reports.hidden_words import HIDDEN_WORDS, HiddenWords, read_hidden_words
+from mmdiff.reports.significance import Sample
+from mmdiff.reports.text_predictions import pooled, read_sample
 from mmdiff.training.text_presets import TEXT_METHODS
 
 SCORES = {"accuracy": "accuracy", "micro_f1": "micro F1", "macro_f1": "macro F1"}
@@ -62,6 +75,7 @@ class TextProbe:
     epoch: list[int]
     records: str
     lines: list[dict]
+    sample: Sample | None = None  # the test texts by `metric`; None where the predictions cannot be used
 
     def mean(self, metric: str, deduplicated: bool = False) -> float | None:
         """Over the probe's seeds."""
@@ -112,6 +126,16 @@ class Row:
     @property
     def title(self) -> str:
         return titled(self.method, self.variant)
+
+    @property
+    def name(self) -> str:
+        return self.title
+
+    @property
+    def sample(self) -> Sample | None:
+        """The test texts with the mean counts of all runs and seeds. Raises ValueError where their texts differ."""
+        samples = [probe.sample for probe in self.probes]
+        return None if None in samples else pooled(samples)
 
     @property
     def anchors_found(self) -> int | None:
@@ -267,6 +291,7 @@ def _read_probe(folder: TextFolder, left_out: list[LeftOut]) -> TextProbe:
     mode = field(found, PROBE, "mode", str)
     # Of the other mode's settings nothing was used.
     unused = ("optimizer.", "train.", "model.dropout") if mode == "linear" else ("probe.",)
+    scores = _scores(found, "scores")
     return TextProbe(
         name=folder.name,
         path=folder.path,
@@ -283,14 +308,24 @@ def _read_probe(folder: TextFolder, left_out: list[LeftOut]) -> TextProbe:
         texts=field(found, PROBE, "texts", dict),
         duplicates=field(found, PROBE, "duplicates", dict),
         baseline=field(found, PROBE, "baseline", dict),
-        scores=_scores(found, "scores"),
+        scores=scores,
         deduplicated=_scores(found, "deduplicated_scores") if found.get("deduplicated_scores") else None,
         per_label=field(found, PROBE, "per_label", dict, {}),
         learning_rate=field(found, PROBE, "learning_rate", float),
         epoch=field(found, PROBE, "epoch", list, []),
         records=field(found, PROBE, "records", str),
         lines=read_lines(path, left_out) if (path / METRICS).is_file() else [],
+        sample=_sample(path, found, metric, scores[metric], left_out),
     )
+
+
+def _sample(path: Path, found: dict, metric: str, scores: list[float], left_out: list[LeftOut]) -> Sample | None:
+    task, labels = field(found, PROBE, "task", str), field(found, PROBE, "labels", list)
+    try:
+        return read_sample(path / PREDICTIONS, task, labels, metric, scores)
+    except UserError as error:
+        left_out.append(LeftOut(str(path), f"no paired test: {error}"))
+        return None
 
 
 def _scores(found: dict, name: str) -> dict[str, list[float]]:

@@ -1,13 +1,17 @@
 """Results on text in, the parts of the report that are of text out."""
 
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from mmdiff.reports import text_paper, text_tables
+from mmdiff.reports.analysis import SEED, Pair, paired_tests
 from mmdiff.reports.hidden_words_section import anchor_warnings, hidden_words_json, hidden_words_parts
 from mmdiff.reports.page import Section
 from mmdiff.reports.plots import COLOURS, Points, has_curve, loss_curves, loss_limits, scores_against
+from mmdiff.reports.significance import CONFIDENCE, RESAMPLES
 from mmdiff.reports.text_results import SCORES, Group, Row, TextResults, TextRun
 
 CURVES = ["loss", "masked_loss", "accuracy", "hidden_similarity", "hidden_in_terms"]  # of continued pretraining
@@ -25,6 +29,17 @@ training texts too, but for case, white space and entity markers. A dash stands 
 
 The paper's cells (arXiv {arxiv}) are over {trials} trials with RoBERTa-base, all weights finetuned. They stand there for
 orientation.
+"""
+PAIRED_TESTS = """
+Could a difference be an accident of which texts were tested? Two methods are compared on the same test texts, by the first
+score of their table. The sample is the texts; those of one document, where the corpus marks documents, and those that are
+the same sentence but for entity markers, move together. The predictions of all runs and seeds of a method are scored
+together, which for F1 is not quite the mean of their scores. The {confidence:.0%} interval is the percentile interval of
+the bootstrap; p is that of the two-sided permutation test, which exchanges the predictions of two methods text by text, of
+no difference; each is from {resamples:,} resamples (seed {seed}). Holm's correction is over the pairs of one table; the
+intervals are not corrected.
+
+Not covered: other seeds of continued pretraining might differ.
 """
 PER_LABEL = "F1 of each class, or type of entity, with how many test units have it: the mean over runs and their seeds."
 SMALL_TABLES = {
@@ -50,10 +65,28 @@ Losses of two methods are of different hidden words: they cannot be compared bet
 """
 
 
-def text_parts(results: TextResults) -> list[Section]:
+class Tests(NamedTuple):
+    """Paired tests by table, and why some were not made."""
+
+    families: dict[str, list[Pair]]
+    refused: list[str]
+
+
+def compare_rows(results: TextResults, progress_bar: bool) -> Tests:
+    """Every two rows of each table."""
+    wanted = {}
+    for group in results.groups:
+        having = [row for row in group.rows if all(probe.sample for probe in row.probes)]
+        pairs = [(first, second) for second, first in itertools.combinations(having, 2)]
+        wanted |= {f"{group.title}: {SCORES[group.metric]}": pairs} if pairs else {}
+    return Tests(*paired_tests(wanted, lambda row: row.sample, progress_bar))
+
+
+def text_parts(results: TextResults, tests: Tests) -> list[Section]:
     """The sections, of what was measured alone."""
+    groups = results.groups
     return [
-        *([_scores(results.groups), _per_label(results.groups), *_small(results.groups)] if results.groups else []),
+        *([_scores(groups), _tests(tests), _per_label(groups), *_small(groups)] if groups else []),
         *_anchors(results.groups),
         *hidden_words_parts(results.runs),
         *_curves(results.runs),
@@ -100,7 +133,7 @@ def main_tables(results: TextResults) -> dict[str, list[dict]]:
     return {group.title: text_tables.main_table(group) for group in results.groups}
 
 
-def as_json(results: TextResults) -> dict:
+def as_json(results: TextResults, tests: Tests) -> dict:
     """All numbers, as shares but for the paper's; folders are named by their paths."""
     return {
         "groups": [
@@ -113,6 +146,13 @@ def as_json(results: TextResults) -> dict:
             }
             for group in results.groups
         ],
+        "paired_tests": {
+            "resamples": RESAMPLES,
+            "seed": SEED,
+            "confidence": CONFIDENCE,
+            "families": {title: [_pair_json(pair) for pair in family] for title, family in tests.families.items()},
+            "refused": tests.refused,
+        },
         "runs": [
             {
                 field.name: getattr(run, field.name)
@@ -123,6 +163,16 @@ def as_json(results: TextResults) -> dict:
             for run in results.runs
         ],
         "paper": {name: text_paper.text_facts()[name] for name in ("paper", "arxiv", "trials")},
+    }
+
+
+def _pair_json(pair: Pair) -> dict:
+    return {
+        "first": pair.first.title,
+        "second": pair.second.title,
+        **pair.test._asdict(),
+        "texts": pair.first.probes[0].texts["test"],
+        "p_value_holm": pair.adjusted,
     }
 
 
@@ -158,6 +208,14 @@ def _scores(groups: Sequence[Group]) -> Section:
     notes = dict.fromkeys(text_paper.text_dataset(group.dataset).note for group in groups)
     text = "\n\n".join([SCORED.format(arxiv=facts["arxiv"], trials=facts["trials"]), *filter(None, notes)])
     return Section("Scores on text", text, [], None, {group.title: text_tables.main_table(group) for group in groups})
+
+
+def _tests(tests: Tests) -> Section:
+    text = "Not measured: no two methods have predictions of the same texts."
+    if tests.families:
+        text = PAIRED_TESTS.format(confidence=CONFIDENCE, resamples=RESAMPLES, seed=SEED)
+    shown = {title: text_tables.paired_table(family) for title, family in tests.families.items()}
+    return Section("Is a difference on text more than chance?", "\n\n".join([text, *tests.refused]), [], None, shown)
 
 
 def _per_label(groups: Sequence[Group]) -> Section:

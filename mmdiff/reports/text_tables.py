@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from mmdiff.reports import text_paper
-from mmdiff.reports.tables import NONE, UNMEASURED, mean_and_deviation
+from mmdiff.reports.analysis import Pair
+from mmdiff.reports.tables import NONE, UNMEASURED, mean_and_deviation, test_columns
 from mmdiff.reports.text_results import SCORES, Group, Row, Spread, TextRun
 
 MARK = " (the paper's)"
@@ -68,6 +69,19 @@ def main_table(group: Group) -> list[dict]:
             cell = paper_percent(method, group.dataset, "table1")
             rows.append({"method": titled(method)} | empty | {columns[first]: UNMEASURED, paper: cell})
     return rows
+
+
+def paired_table(pairs: Sequence[Pair]) -> list[dict]:
+    """Tests of the first row against the second by the score that decides, each with its p-value after Holm."""
+    return [
+        {
+            **test_columns(first.title, second.title, test, adjusted),
+            "texts": f"{first.probes[0].texts['test']:,}",
+            "documents": f"{test.clusters:,}",
+            "runs": f"{len(first.probes)} / {len(second.probes)}",
+        }
+        for first, second, test, adjusted in pairs
+    ]
 
 
 def titled(method: str) -> str:

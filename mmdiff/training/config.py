@@ -16,6 +16,7 @@ from mmdiff.masking.anchors import AnchorsConfig
 from mmdiff.masking.strategies import MaskingConfig, with_strategy
 from mmdiff.models.reserve import ENCODERS
 from mmdiff.objectives.masked_video import MaskedVideoConfig
+from mmdiff.ranges import check_range
 from mmdiff.training.optimizer import OptimizerConfig
 from mmdiff.training.presets import PRETRAIN_PRESETS
 
@@ -26,9 +27,14 @@ class ConfigError(UserError):
 
 @dataclasses.dataclass
 class ModelConfig:
-    """Which model: a checkpoint, or sizes to start from at random. Sizes are not read where there is a checkpoint."""
+    """Which model: a checkpoint, or sizes to start from at random.
 
-    checkpoint: str = ""  # a released or continued model: msgpack, safetensors, npz, or the folder of a run
+    A checkpoint knows its sizes: they are recorded, and other ones are refused.
+    """
+
+    checkpoint: str = (
+        ""  # a released or continued model: msgpack, safetensors, npz, or a run's folder; "": RANDOM WEIGHTS
+    )
     rows: int = 12  # of 16x16 patches in a frame
     columns: int = 24
     dtype: str = "bfloat16"  # of matrix products
@@ -48,9 +54,7 @@ class ModelConfig:
                 raise ValueError(f"model.{name}={getattr(self, name)} must be even: patches are pooled 2x2")
         if self.hidden_size < 64 or self.hidden_size % 64:
             raise ValueError(f"model.hidden_size={self.hidden_size} must be a multiple of 64")
-        for encoder in ENCODERS:
-            if getattr(self, f"{encoder}_layers") < 1:
-                raise ValueError(f"model.{encoder}_layers={getattr(self, f'{encoder}_layers')} must be at least 1")
+        check_range(self, "model", *(f"{encoder}_layers" for encoder in ENCODERS), least=1)
         if set(self.remat) - set(ENCODERS):
             raise ValueError(f"model.remat={self.remat} is unknown; known: {', '.join(ENCODERS)}")
 
@@ -75,12 +79,10 @@ class TrainConfig:
 
     def validate(self) -> None:
         """Raises ValueError for a value that means nothing."""
-        for name in ("epochs", "batch_size", "accumulation", "log_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train.{name}={getattr(self, name)} must be at least 1")
-        for name in ("steps", "warmup_epochs", "fsdp", "expected_examples", "evaluate_every", "save_every", "patience"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"train.{name}={getattr(self, name)} must not be negative")
+        check_range(self, "train", "epochs", "batch_size", "accumulation", "log_every", least=1)
+        check_range(self, "train", "steps", "warmup_epochs", "fsdp", "expected_examples", least=0)
+        check_range(self, "train", "evaluate_every", "save_every", "patience", "min_improvement", least=0)
+        check_range(self, "train", "seed", least=0, below=2**32)
         if self.batch_size % self.accumulation:
             raise ValueError(f"train.batch_size={self.batch_size} does not divide by accumulation={self.accumulation}")
 
@@ -272,6 +274,18 @@ PATHS = (
 MACHINE = ("train.fsdp", "train.expected_examples", "train.log_every", "model.remat", "data.threads")
 
 MOVED = {"masking.anchors": "anchors.words"}  # fields that older versions have elsewhere
+
+
+def as_loaded(path: str, given, default, loaded, checkpoint: str):
+    """What is recorded of a field that the checkpoint decides: what was loaded.
+
+    Raises ConfigError where the field was set to something else.
+    """
+    if given not in (default, loaded):
+        raise ConfigError(
+            f"{path}={given} contradicts {checkpoint}, which has {loaded}: leave {path} out, or give another checkpoint"
+        )
+    return loaded
 
 
 def differences(stored: dict, config) -> list[str]:

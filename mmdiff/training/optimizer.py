@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from mmdiff.ranges import check_range
+
 DECAYED_FROM = 4096  # smaller parameters, biases and norms do not decay
 
 
@@ -29,10 +31,11 @@ class OptimizerConfig:
         """Raises ValueError, with what is allowed, for a value that means nothing."""
         if self.decay_towards not in ("initial", "zero"):
             raise ValueError(f"optimizer.decay_towards={self.decay_towards!r} is unknown; known: initial, zero")
-        if not 0 <= self.clip < float("inf"):
-            raise ValueError(f"optimizer.clip={self.clip} must be a number from 0")
         if self.state not in ("float32", "compact"):
             raise ValueError(f"optimizer.state={self.state!r} is unknown; known: float32, compact")
+        check_range(self, "optimizer", "learning_rate", "eps", above=0)
+        check_range(self, "optimizer", "warmup_steps", "decay", "clip", least=0)
+        check_range(self, "optimizer", "b1", "b2", least=0, below=1)
 
 
 def schedule(warmup_steps: int, total_steps: int) -> optax.Schedule:

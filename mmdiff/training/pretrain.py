@@ -1,5 +1,6 @@
 """A configuration in, a run's folder with a continued model out: `mmdiff pretrain`."""
 
+import dataclasses
 import functools
 import json
 import logging
@@ -21,6 +22,7 @@ from mmdiff.models.pretrained import save_safetensors
 from mmdiff.models.reserve import MerlotReserve, ReserveConfig
 from mmdiff.objectives.masked_video import MaskedVideo
 from mmdiff.training import hosts, runs
+from mmdiff.training.box_budget import box_budget
 from mmdiff.training.config import PretrainConfig, in_steps, validate, with_absolute_paths
 from mmdiff.training.drawing import drawing
 from mmdiff.training.loop import UNWATCHED, Training, Watch, microbatch, open_position, run_loop
@@ -40,6 +42,11 @@ def run_keys(seed: int) -> tuple[jax.Array, jax.Array]:
     return init_key, step_key
 
 
+def box_rule(masking: MaskingConfig, anchors: Callable[[str, str], float]) -> BoxRule:
+    """Which boxes make patches that may be hidden."""
+    return BoxRule(anchors, masking.where, masking.min_coverage, masking.fallback_without)
+
+
 def example_maker(
     data: DataConfig,
     masking: MaskingConfig,
@@ -48,7 +55,7 @@ def example_maker(
     tokenizer: Tokenizer,
 ):
     """(record, window, rng) -> one example, for the loader; `anchors` gives the weight of a box's label and part."""
-    rule = BoxRule(anchors, masking.where, masking.min_coverage, masking.fallback_without)
+    rule = box_rule(masking, anchors)
     return lambda record, window, rng: video_example(
         record, window, data, model.image_grid, model.patch_size, rule, tokenizer, rng
     )
@@ -95,6 +102,8 @@ def pretrain(config: PretrainConfig, workdir: str | Path, progress_bar: bool = T
         has_validation = "validation" in splits(records)
         init_key, step_key = run_keys(config.train.seed)
         sizes, params = runs.build_model(config.model, tokenizer, init_key)
+        if config.model.checkpoint:
+            config = dataclasses.replace(config, model=runs.with_sizes_of(config.model, sizes))
         anchors = open_anchors(
             config.anchors,
             records,
@@ -105,6 +114,10 @@ def pretrain(config: PretrainConfig, workdir: str | Path, progress_bar: bool = T
         make_example = example_maker(config.data, config.masking, anchors, sizes, tokenizer)
         source = read_split(records, "train")
         make_example(decode(source[0]), 0, None)  # records of another kind show now
+        budget = None
+        if hosts.first() and "boxes" in find(config.masking.strategy).looks_at:
+            rule = box_rule(config.masking, anchors)
+            budget = box_budget(source, config.data.segments, config.masking, rule, sizes)
         if len(source) < micro:
             log_line.warning(
                 "%d training records and %d at once: a clip that comes twice is its own wrong answer",
@@ -118,6 +131,14 @@ def pretrain(config: PretrainConfig, workdir: str | Path, progress_bar: bool = T
         if hosts.first():
             claim()
             keep_anchors(anchors, workdir)
+            if budget:
+                budget.tell(config.masking.strategy)
+            if not config.model.checkpoint:
+                log_line.warning(
+                    "RANDOM WEIGHTS: model.checkpoint is empty, so that the model, %d wide, began untrained; give a released "
+                    "or continued one as --config.model.checkpoint",
+                    sizes.hidden_size,
+                )
     with hosts.together():
         if not hosts.first():
             hosts.await_file(workdir / runs.CONFIG)
@@ -163,6 +184,8 @@ def pretrain(config: PretrainConfig, workdir: str | Path, progress_bar: bool = T
         masked = {"split": split, **{name: getattr(config.masking, name) for name in ("ratio", "unit", "hide_at")}}
         write_whole(workdir / runs.TARGETS, (json.dumps(masked | counted) + "\n").encode())
         summary = {"dataset": metadata(config.data.records)["dataset"], "step": ending.step}
+        if budget:
+            summary[runs.BOX_BUDGET] = budget._asdict()
         if has_validation:
             best = ending.progress
             summary |= {"stopped_early": ending.stopped, "best_step": best.best_step, "best_loss": best.best_loss}

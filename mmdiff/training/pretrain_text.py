@@ -33,7 +33,7 @@ from mmdiff.training.loop import UNWATCHED, Training, Watch, microbatch, open_po
 from mmdiff.training.optimizer import make_optimizer
 from mmdiff.training.pretrain import keep_anchors, run_keys
 from mmdiff.training.sharding import make_mesh
-from mmdiff.training.text_config import TextPretrainConfig
+from mmdiff.training.text_config import TextPretrainConfig, within_positions
 from mmdiff.training.text_inputs import Examples, make_examples, needs_terms, open_tokenizer
 from mmdiff.training.text_presets import AUTHORS_ENCODER
 from mmdiff.whole_files import write_whole
@@ -64,6 +64,7 @@ def pretrain_text(
         validate(config)
         workdir = Path(workdir)
         model = read_text_model(config.model.checkpoint)
+        config = within_positions(config, model.config.longest, config.model.checkpoint)
         tokenizer = open_tokenizer(config, model)
         corpus = read_corpus(config.data.corpus, labels_matter=False)
         mesh = make_mesh(config.train.fsdp)
@@ -228,7 +229,9 @@ def build_objective(
     sizes = model.config._replace(dropout=config.objective.dropout, dtype=config.model.dtype, remat=config.model.remat)
     params = {name: jax.tree.map(jnp.asarray, model.params[name]) for name in TRAINED if name in model.params}
     if "mlm_head" not in params:
-        log_line.warning("%s has no masked-language head: one begins at random", config.model.checkpoint)
+        log_line.warning(
+            "RANDOM WEIGHTS: %s has no masked-language head, which begins untrained", config.model.checkpoint
+        )
         params["mlm_head"] = init_text_params(sizes, init_key, parts=("mlm_head",))["mlm_head"]
     # Some models have more rows than their vocabulary has tokens.
     never_drawn = (*tokenizer.special_ids, *range(tokenizer.size, sizes.vocab_size))

@@ -1,5 +1,6 @@
 """The folder of a run in, what it was and what it trained out."""
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -10,18 +11,20 @@ from mmdiff.data.tokenizer import Tokenizer
 from mmdiff.errors import UserError
 from mmdiff.models.pretrained import CheckpointError, load_reserve
 from mmdiff.models.reserve import ReserveConfig, init_params
-from mmdiff.training.config import ConfigError, ModelConfig, differences, to_json
+from mmdiff.training.config import ConfigError, ModelConfig, as_loaded, differences, to_json
 from mmdiff.whole_files import is_taken, write_whole
 
 CONFIG, RECORDS, TOKENIZER = "config.json", "records.digest", "tokenizer.json"  # what a run is made of
 ANCHORS, TARGETS = "anchors.json", "targets.json"  # what it compares labels with; what it hid of each window
 MODEL, METRICS, SUMMARY = "model.safetensors", "metrics.jsonl", "summary.json"  # what it makes; the last at its end
 MARKS = "marks"  # of `selective`: a corpus whose words are tagged
+BOX_BUDGET = "box_budget"  # in the summary of a run whose strategy looks at boxes
 TEXT_MODEL, HIDDEN_WORDS = "model", "hidden_words.json"  # what a run on text makes: a Hugging Face folder; what it hid
 
 log_line = logging.getLogger(__name__)
 
 
+SIZES = ("hidden_size", "vision_layers", "audio_layers", "joint_layers", "span_layers")  # that a checkpoint decides
 MOUNTS = tuple(map(Path, ("/mnt", "/media")))  # where buckets and disks are mounted by custom
 
 
@@ -102,7 +105,7 @@ def build_model(config: ModelConfig, tokenizer: Tokenizer, key: jax.Array) -> tu
 
     Raises:
       CheckpointError: the checkpoint is missing, damaged, or of another vocabulary.
-      ConfigError: the sizes make no model.
+      ConfigError: the sizes make no model, or are not the checkpoint's.
     """
     if not config.checkpoint:
         sizes = model_sizes(config, tokenizer.size)
@@ -115,7 +118,25 @@ def build_model(config: ModelConfig, tokenizer: Tokenizer, key: jax.Array) -> tu
             f"{path} knows {sizes.vocab_size} tokens and the vocabulary has {tokenizer.size}: give the one it was "
             "trained with as --config.data.tokenizer"
         )
+    with_sizes_of(config, sizes)
     return sizes, params
+
+
+def with_sizes_of(config: ModelConfig, sizes: ReserveConfig) -> ModelConfig:
+    """The configuration with the sizes that the checkpoint has, as a run records it.
+
+    Raises ConfigError where it asks for other ones.
+    """
+    default = ModelConfig()
+    return dataclasses.replace(
+        config,
+        **{
+            name: as_loaded(
+                f"model.{name}", getattr(config, name), getattr(default, name), getattr(sizes, name), config.checkpoint
+            )
+            for name in SIZES
+        },
+    )
 
 
 def model_sizes(config: ModelConfig, vocabulary: int) -> ReserveConfig:

@@ -1,6 +1,7 @@
 """What can be chosen about continued pretraining on text."""
 
 import dataclasses
+from pathlib import Path
 from typing import ClassVar
 
 from mmdiff.data.text_batches import TextDataConfig
@@ -9,7 +10,7 @@ from mmdiff.masking.collocations import CollocationsConfig
 from mmdiff.masking.strategies import StrategyError
 from mmdiff.masking.word_strategies import WordMaskingConfig, find
 from mmdiff.objectives.masked_language import MaskedLanguageConfig
-from mmdiff.training.config import TrainConfig, set_field
+from mmdiff.training.config import TrainConfig, as_loaded, set_field, with_fields
 from mmdiff.training.optimizer import OptimizerConfig
 from mmdiff.training.text_presets import TEXT_METHODS, TEXT_PRESETS
 
@@ -55,6 +56,17 @@ class TextPretrainConfig:
     objective: MaskedLanguageConfig = dataclasses.field(default_factory=MaskedLanguageConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+
+
+def within_positions(config, positions: int, checkpoint: str | Path):
+    """The configuration of a run or a probe whose `data.longest` is no more than the checkpoint has positions.
+
+    Raises ConfigError where it was set to more.
+    """
+    longest = config.data.longest
+    if longest > positions:
+        longest = as_loaded("data.longest", longest, TextDataConfig().longest, positions, str(checkpoint))
+    return with_fields(config, {"data.longest": longest})
 
 
 def paper_text_pretraining(method: str, texts: int = 0) -> TextPretrainConfig:

@@ -86,6 +86,13 @@ def test_columns_may_be_two_or_four_of_spaces_or_tabs_among_documents(tmp_path, 
     ]
 
 
+def test_texts_of_a_conll_file_name_their_document_where_the_file_marks_documents(tmp_path):
+    (tmp_path / "train.txt").write_text("-DOCSTART- O\n\na O\n\nb O\n\n-DOCSTART- O\n\nc O\n")
+    assert [text.document for text in read_corpus(tmp_path).splits["train"]] == ["train.txt:1"] * 2 + ["train.txt:7"]
+    (tmp_path / "train.txt").write_text("a O\n\nb O\n")
+    assert [text.document for text in read_corpus(tmp_path).splits["train"]] == ["", ""]
+
+
 def test_a_word_of_a_tabbed_file_may_hold_a_space_that_is_no_column(tmp_path):
     text = read_corpus(write(tmp_path, train_tsv="1 1/2\tB-X\nof\xa0it\tO\n")).splits["train"][0]
     assert [text.text[start:end] for start, end in text.spans] == ["1 1/2", "of\xa0it"]

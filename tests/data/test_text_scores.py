@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from mmdiff.data.text_corpora import read_corpus
+from mmdiff.data.text_corpora import Text, read_corpus
 from mmdiff.data.text_scores import score_classes, score_entities
-from mmdiff.probing.text_duplicates import same_text, seen_in
+from mmdiff.probing.text_duplicates import documents_of, same_text, seen_in
 
 LABELS = ("a", "b", "c", "d")
 
@@ -49,6 +49,11 @@ def test_an_inside_tag_that_nothing_opened_is_no_entity():
 def test_case_space_and_markers_tell_no_texts_apart():
     assert same_text("The << X-ray >>  binds\n[[ Y ]].") == same_text("the x-ray BINDS y .")
     assert seen_in(["a b"], ["A  B", "a bc", "[[ a ]] b"]).tolist() == [True, False, True]
+    texts = [
+        Text(f"t:{i}", said, "x", None, None) for i, said in enumerate(["[[ a ]] << b >>", "c", "<< a >> [[ b ]]"])
+    ]
+    assert documents_of(texts).tolist() == ["t:0", "t:1", "t:0"]
+    assert documents_of([text._replace(document="d") for text in texts]).tolist() == ["d"] * 3
 
 
 @pytest.mark.parametrize(

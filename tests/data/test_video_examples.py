@@ -15,6 +15,7 @@ from mmdiff.data.video_examples import (
     audio_sequence,
     candidate_tokens,
     crop_frame,
+    cropped_size,
     draw_crop,
     question_tokens,
     text_sequence,
@@ -261,3 +262,11 @@ def test_a_wrong_vocabulary_file_is_explained(tmp_path):
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(TokenizerError, match="not a tokenizers file"):
         Tokenizer(tmp_path / "bad.json")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_size_of_real_pixels_is_known_without_them(seed):
+    rng = np.random.default_rng(seed)
+    stored, wanted = tuple(int(x) for x in rng.integers(20, 200, 2)), (64, 96)
+    crop = draw_crop(stored, wanted, rng if seed % 2 else None)
+    assert cropped_size(stored, crop, wanted) == crop_frame(np.zeros((*stored, 3), np.uint8), crop, wanted)[1]

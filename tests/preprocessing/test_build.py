@@ -111,6 +111,16 @@ def test_a_clip_without_anybody_has_no_boxes(processed):
     assert len(processed[2]["no body, no sound é.mp4~0000"].boxes.frame) == 0
 
 
+def test_windows_without_a_person_are_counted_and_their_videos_named(processed):
+    _, summary, found = processed
+    without = {record.video for record in found.values() if not records.windows_with_people(record).all()}
+    assert set(summary.windows_without_people) == without and "no body, no sound é.mp4" in without
+    peopled = np.concatenate([records.windows_with_people(record) for record in found.values()])
+    assert (summary.windows, sum(summary.windows_without_people.values())) == (len(peopled), (~peopled).sum())
+    line = f"windows without a person: {(~peopled).sum()} of {len(peopled)} ("
+    assert line in summary.describe() and "no body, no sound é.mp4" in summary.describe()
+
+
 def test_a_clip_shorter_than_half_a_segment_is_one_segment(processed):
     record = processed[2]["below/short.webm~0000"]
     assert len(record.frames) == len(record.segments.start) == 1
@@ -395,7 +405,7 @@ def test_the_demo_holds_out_enough_of_its_clips():
 def test_a_summary_describes_itself_in_plain_lines(folder, processed):
     out, summary, _ = processed
     train, validation = (summary.records[split] for split in ("train", "validation"))
-    first, questions, problems, *table, last = summary.describe().splitlines()
+    first, questions, problems, *table, people, last = summary.describe().splitlines()
     bodies = f"bodies: {summary.boxes['body']}, tracks: {summary.tracks}"
     assert first == f"videos: 4, records: {train} train and {validation} validation, faces: 0, {bodies}"
     assert questions.startswith("questions kept: train ")
@@ -404,11 +414,12 @@ def test_a_summary_describes_itself_in_plain_lines(folder, processed):
     assert problems == f"problems: 6, all of them in {out}/problems.jsonl"
     assert [cell.strip() for cell in table[0].strip("|").split("|")] == ["problems", "stage", "such as", "in"]
     assert len(table) == 2 + len(summary.kinds_of_problems)
+    assert people.startswith("windows without a person: ")
     assert last == f"boxes in {out}/boxes.parquet, all numbers in {out}/summary.json"
     assert "was there already" in run(folder, out).describe()
     nothing = {"frames": 9, "bytes": 9, "frames_asked": 0, "bytes_asked": 0}
     fine = dataclasses.replace(summary, problems=0, notices=["one word"], coverage={}, stored=nothing)
-    assert fine.describe().splitlines()[1:] == ["one word", last]
+    assert fine.describe().splitlines()[1:] == ["one word", people, last]
 
 
 def test_the_digest_of_records_changes_with_one_answer_and_with_nothing_else(tmp_path):

@@ -51,7 +51,9 @@ def test_a_probe_writes_what_the_report_reads(run, tmp_path):
     assert took["train"]["frames"] == 8 and took["validation"]["questions"] == 2
     assert took["train"]["questions_per_second"] > 0 and took["peak_memory_bytes"]["host"] > 1e8
     with np.load(tmp_path / "probe" / "predictions.npz", allow_pickle=False) as stored:
-        assert sorted(stored["id"]) == ["q8", "q9"] and stored["correct"].shape == (3, 2, 3)
+        asked = sorted(zip(stored["id"].tolist(), stored["video"].tolist(), strict=True))
+        assert asked == [("q8", "clip8.mp4"), ("q9", "clip9.mp4")]
+        assert stored["correct"].shape == (3, 2, 3)
         for i, name in enumerate(("audio", "text", "joint")):
             assert stored["correct"][:, :, i].mean(axis=1).tolist() == result["accuracy"][name]
     lines = read_metrics(tmp_path / "probe" / "metrics.jsonl")

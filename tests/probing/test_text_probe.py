@@ -129,6 +129,7 @@ def test_heads_of_words_find_entities(folder, tmp_path, family):
     assert min(result["scores"]["micro_f1"]) > 0.6 and result["baseline"]["micro_f1"] == 0.0
     assert result["per_label"]["Thing"]["support"] == 8
     with np.load(tmp_path / "probe" / "predictions.npz", allow_pickle=False) as stored:
+        assert len(stored["document"]) == len(stored["id"])
         assert stored["first"][-1] == stored["gold"].shape[0] == 28 and (stored["predicted"] >= 0).all()
 
 

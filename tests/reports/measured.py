@@ -21,6 +21,7 @@ def write_run(
     hide_at=None,
     targets: int | None = None,
     windows=40,
+    budget: float | None = None,
 ) -> Path:
     """A run; with `targets`, one that counted them in each of its windows: about so many of 504 pools."""
     folder.mkdir(parents=True)
@@ -42,6 +43,7 @@ def write_run(
         (folder / "targets.json").write_text(json.dumps(count_targets(targets, unit, hide_at, inside, windows)))
     if finished:
         summary = {"step": 100, "stopped_early": False, "best_step": 50, "best_loss": 0.4}
+        summary |= {"box_budget": {"share": budget, "windows": 200, "without": 3}} if budget else {}
         (folder / "summary.json").write_text(json.dumps(summary | ({"dataset": dataset} if dataset else {})))
     return folder
 
@@ -109,7 +111,8 @@ def write_probe(
         "config": {},
     }
     (folder / "probe.json").write_text(json.dumps(result | changed))
-    np.savez(folder / "predictions.npz", id=np.array([f"q{i}" for i in range(questions)]), correct=correct)
+    ids, video = (np.array([f"{x}{i // n}" for i in range(questions)]) for x, n in (("q", 1), ("v", 2)))
+    np.savez(folder / "predictions.npz", id=ids, video=video, correct=correct)
     lines = [
         {"step": e, "split": split, "seed": s, "learning_rate": rate, "loss": 1.0, "joint": shares["joint"][s] * e / 6}
         for e in range(1, EPOCHS + 1)

@@ -16,14 +16,14 @@ from mmdiff.errors import UserError
 from mmdiff.reports import analysis, collect, paper, report, tables
 from mmdiff.reports.analysis import joint_by_epoch
 from mmdiff.reports.hidden_share import inside_boxes
-from mmdiff.reports.significance import paired_test
+from mmdiff.reports.significance import compare_samples
 
 
 @pytest.fixture(autouse=True, scope="module")
 def few_resamples():
     """The number of resamples has tests of its own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(analysis, "paired_test", functools.partial(paired_test, resamples=99))
+        patch.setattr(analysis, "compare_samples", functools.partial(compare_samples, resamples=99))
         yield
 
 
@@ -158,9 +158,11 @@ def test_a_broken_probe_costs_only_itself(folders, tmp_path):
 BROKEN_ANSWERS = [
     (lambda file: file.unlink(), "there is no predictions.npz"),
     (lambda file: file.write_bytes(file.read_bytes()[:100]), "predictions.npz cannot be read"),
-    (lambda file: np.savez(file, id=np.array(["q"]), correct=np.ones((3, 200, 3), bool)), "where probe.json asks"),
-    (lambda file: np.savez(file, id=np.array([{}] * 200), correct=np.ones((3, 200, 3), bool)), "cannot be read"),
-    (lambda file: np.savez(file, id=ids(200), correct=np.ones((3, 200, 3), bool)), "other accuracies than"),
+    (lambda file: rewrite(file, id=np.array(["q"])), "where probe.json asks"),
+    (lambda file: rewrite(file, video=np.array(["v"])), "where probe.json asks"),
+    (lambda file: rewrite(file, id=np.array([{}] * 200)), "cannot be read"),
+    (lambda file: rewrite(file, correct=np.ones((3, 200, 3), bool)), "other accuracies than"),
+    (lambda file: rewrite(file, video=None), "does not say the video of each answer, for an older mmdiff wrote it"),
 ]
 
 
@@ -182,8 +184,10 @@ def change(probe: Path, **fields) -> None:
     (probe / "probe.json").write_text(json.dumps(result | fields))
 
 
-def ids(count: int) -> np.ndarray:
-    return np.array([f"q{i}" for i in range(count)])
+def rewrite(file: Path, **arrays) -> None:
+    """Changes arrays of predictions; None takes one out."""
+    stored = dict(np.load(file)) | arrays
+    np.savez(file, **{name: array for name, array in stored.items() if array is not None})
 
 
 def test_a_difference_is_found_and_the_same_one_of_other_questions_is_not_tested(tmp_path):
@@ -254,6 +258,14 @@ def test_table_2_is_the_mean_of_validation_or_says_that_it_is_of_training(tmp_pa
     markdown = written(tmp_path / "out", run)[".md"]
     assert row(markdown.split("## What masking hid")[1], "difference (body)", "not measured", "40")
     assert "no curves: there is no metrics.jsonl" in markdown
+
+
+def test_the_budget_into_boxes_stands_beside_table_2(tmp_path):
+    write_run(tmp_path / "with", "difference", inside=0.4, budget=0.437)
+    write_run(tmp_path / "without", "random")
+    hidden = written(tmp_path / "out", tmp_path)[".md"].split("## What masking hid")[1]
+    assert "budget into matching boxes, %" in hidden
+    assert row(hidden, "difference (body)", "43.7") and row(hidden, "random", "—", "without")
 
 
 def test_table_5_sets_face_against_body(tmp_path):
@@ -410,6 +422,7 @@ def test_what_the_probe_writes_is_read(tmp_path):
     from mmdiff.probing import outcome
     from mmdiff.training import runs
 
+    assert collect.BOX_BUDGET == runs.BOX_BUDGET
     names = (collect.CONFIG, collect.SUMMARY, collect.RECORDS, collect.METRICS, collect.TARGETS, collect.ANCHORS)
     assert names == (runs.CONFIG, runs.SUMMARY, runs.RECORDS, runs.METRICS, runs.TARGETS, runs.ANCHORS)
     assert (collect.PROBE, collect.PREDICTIONS, collect.METRICS, collect.VIEWS) == (
@@ -419,9 +432,11 @@ def test_what_the_probe_writes_is_read(tmp_path):
         outcome.PREDICTIONS,
     )
     before = json.loads((write_probe(tmp_path / "by_hand", 0.6) / "probe.json").read_text())
-    correct = np.load(tmp_path / "by_hand" / "predictions.npz")["correct"]
+    stored = np.load(tmp_path / "by_hand" / "predictions.npz")
+    correct = stored["correct"]
     measured = outcome.Outcome(
-        id=ids(200),
+        id=stored["id"],
+        video=stored["video"],
         answers=np.full(200, 5),
         train_questions=1600,
         correct=correct,

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from mmdiff.reports.significance import holm, paired_test, same_questions
+from mmdiff.reports.significance import answers_sample, compare_samples, holm, same_questions
+
+
+def paired_test(first: np.ndarray, second: np.ndarray, videos: np.ndarray | None = None, **options):
+    """The test of two models' shares of right answers; without `videos` each question is about its own."""
+    ids = np.arange(len(first))
+    videos = ids if videos is None else videos
+    return compare_samples(answers_sample(ids, videos, first), answers_sample(ids, videos, second), **options)
 
 
 def shares(rng, accuracy: float, questions: int, seeds: int = 5) -> np.ndarray:
@@ -17,7 +24,7 @@ def test_a_difference_that_is_there_is_found():
     assert found.p_value < 0.01
     assert 0 < found.low < found.difference < found.high
     assert found.low < 0.15 < found.high
-    assert found.questions == 400
+    assert found.clusters == 400
 
 
 def test_p_values_of_no_difference_are_uniform_and_its_intervals_cover_zero():
@@ -54,9 +61,38 @@ def test_models_that_never_differ_are_no_evidence():
     assert paired_test(same, same, seed=0, resamples=99)[:4] == (0.0, 0.0, 0.0, 1.0)
 
 
-def test_one_question_is_no_sample():
-    with pytest.raises(ValueError, match="1 question is no sample"):
-        paired_test(np.ones(1), np.zeros(1), seed=0)
+def test_one_video_is_no_sample():
+    with pytest.raises(ValueError, match="all is about 1 video or document: a test needs two or more"):
+        paired_test(np.ones(3), np.zeros(3), videos=np.zeros(3), seed=0)
+
+
+def correlated_answers(rng, videos: int = 40, questions: int = 15) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Right answers of two equally good models, each of which understands some videos and not others; and the videos."""
+    video = np.repeat(np.arange(videos), questions)
+    logits = 0.8 + rng.normal(0, 1.2, (2, videos))
+    first, second = rng.random((2, len(video))) < 1 / (1 + np.exp(-logits))[:, video]
+    return first.astype(float), second.astype(float), video
+
+
+def test_correlated_questions_reject_a_true_null_in_5_percent_of_cases_when_videos_are_the_sample():
+    rng, trials = np.random.default_rng(5), 300
+    of_questions = of_videos = covered = 0
+    for trial in range(trials):
+        first, second, video = correlated_answers(rng)
+        of_questions += paired_test(first, second, seed=trial, resamples=99).p_value <= 0.05
+        found = paired_test(first, second, video, seed=trial, resamples=199)
+        of_videos += found.p_value <= 0.05
+        covered += found.low <= 0 <= found.high
+    # Four standard errors of 5% of 300 are 5.0 points; questions as the sample reject about 30%.
+    assert of_questions / trials > 0.2
+    assert 0.02 <= of_videos / trials <= 0.08
+    assert 0.90 <= covered / trials
+
+
+def test_videos_with_many_questions_count_for_all_of_them():
+    videos = np.array([0, 0, 0, 1, 2])
+    found = paired_test(np.array([1.0, 1, 1, 0, 0]), np.array([0.0, 0, 0, 1, 0]), videos, seed=0, resamples=99)
+    assert (found.difference, found.clusters) == (pytest.approx(2 / 5), 3)
 
 
 def test_questions_are_matched_by_id_and_others_are_refused():

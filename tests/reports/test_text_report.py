@@ -7,8 +7,10 @@ import pytest
 from measured import write_probe, write_run
 from measured_texts import run_config, write_text_probe, write_text_run
 
+from mmdiff.data.text_scores import score_classes, score_entities
 from mmdiff.errors import UserError
 from mmdiff.reports import report, text_paper
+from mmdiff.reports.text_predictions import count_classes, count_entities, count_units, macro_f1, micro_f1
 from mmdiff.reports.text_results import APART, method_of
 from mmdiff.training.text_presets import TEXT_METHODS
 
@@ -208,3 +210,71 @@ def test_what_tells_no_runs_apart_is_what_a_run_may_change():
 
     of_video = {"data.records", "data.tokenizer"}
     assert {*PATHS, *MACHINE} - of_video <= {*APART, "train.save_every", "train.seed"}
+
+
+def write_predictions(folder, right: float, texts=200, seeds=5) -> None:
+    """Predictions of two classes, about so many right, two texts to a document; probe.json gets their scores."""
+    draw = np.random.default_rng(int(100 * right))
+    gold = np.arange(texts, dtype=np.int32) % 2
+    predicted = np.where(draw.random((seeds, texts)) < right, gold, 1 - gold).astype(np.int32)
+    np.savez(
+        folder / "predictions.npz", id=np.array([f"test.txt:{i}" for i in range(texts)]), gold=gold, predicted=predicted,
+        document=np.array([f"d{i // 2}" for i in range(texts)]), first=np.arange(texts + 1),
+    )  # fmt: skip
+    result = json.loads((folder / "probe.json").read_text())
+    found = [score_classes(gold, of_seed, ("a", "b")) for of_seed in predicted]
+    scores = {name: [getattr(x, name) for x in found] for name in ("accuracy", "micro_f1", "macro_f1")}
+    (folder / "probe.json").write_text(json.dumps(result | {"scores": scores, "labels": ["a", "b"]}))
+
+
+def test_methods_are_tested_on_the_same_texts_and_others_are_named(tmp_path):
+    for method, right in (("random_word", 0.6), ("difference", 0.75), ("span", 0.6)):
+        write_predictions(
+            write_text_probe(tmp_path / method, 0.6, method, dataset="two_classes", texts={"test": 200}), right
+        )
+    (tmp_path / "span" / "predictions.npz").unlink()
+    texts = written(tmp_path / "out", tmp_path)
+    tests = json.loads(texts[".json"])["text"]["paired_tests"]
+    ((pair,),) = tests["families"].values()
+    assert (pair["first"], pair["second"], pair["texts"], pair["clusters"]) == ("difference", "random word", 200, 100)
+    means = [scores(tmp_path / name).mean() / 100 for name in ("difference", "random_word")]
+    assert pair["difference"] == pytest.approx(means[0] - means[1], abs=1e-3)  # F1 of means is not the mean of F1
+    assert 0 < pair["low"] < pair["difference"] < pair["high"] and pair["p_value_holm"] < 0.01
+    found = row(texts[".md"].split("on text more than chance")[1].split("## ")[0], "difference", "random word")
+    assert found["p (Holm)"] == f"{pair['p_value_holm']:.4f}" and (found["texts"], found["documents"]) == ("200", "100")
+    left = row(texts[".md"].split("## Left out")[1], str(tmp_path / "span"))
+    assert left["why"] == "no paired test: there is no predictions.npz"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"document": None}, "does not say the document of each answer, for an older mmdiff wrote it"),
+        ({"gold": np.zeros(3, np.int32)}, "does not hold one prediction for each unit of 200 texts and 5 seeds"),
+        ({"gold": np.full(200, 7)}, "holds labels that probe.json does not name"),
+        ({"gold": np.zeros(200, np.int32)}, "gives other scores than probe.json"),
+    ],
+)
+def test_predictions_that_cannot_be_used_are_named(tmp_path, change, why):
+    path = write_text_probe(tmp_path / "probe", 0.6, "random_word", dataset="two_classes") / "predictions.npz"
+    write_predictions(path.parent, 0.7)
+    stored = dict(np.load(path)) | change
+    np.savez(path, **{name: array for name, array in stored.items() if array is not None})
+    assert why in written(tmp_path / "out", tmp_path)[".md"]
+
+
+def test_counts_of_texts_sum_to_the_scores_of_a_probe():
+    draw, tags = np.random.default_rng(0), ("O", "B-Drug", "I-Drug", "B-Gene", "I-Gene")
+    first = np.arange(0, 301, 6)
+    gold, predicted = draw.integers(0, 5, (2, 300))
+    predicted[:20] = -1  # words that the model cannot see count as O
+    names = np.array(tags)
+    split = [np.split(names[np.maximum(x, 0)], first[1:-1]) for x in (gold, predicted)]
+    wanted = score_entities(*[[words.tolist() for words in texts] for texts in split])
+    counts = count_entities(gold, predicted, first, tags).sum(axis=0, keepdims=True)
+    assert (micro_f1(counts)[0], macro_f1(counts)[0]) == pytest.approx((wanted.micro_f1, wanted.macro_f1))
+    wanted = score_classes(gold, predicted, tags)
+    counts = count_classes(gold, predicted, 5).sum(axis=0, keepdims=True)
+    assert macro_f1(counts)[0] == pytest.approx(wanted.macro_f1)
+    counts = count_units(gold, predicted, first).sum(axis=0, keepdims=True)
+    assert micro_f1(counts)[0] == pytest.approx(wanted.accuracy)

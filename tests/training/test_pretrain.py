@@ -57,6 +57,11 @@ def unbroken(records, tmp_path_factory):
         return pretrain(config, workdir, progress_bar=False), config
 
 
+def test_the_budget_that_goes_into_people_is_kept(unbroken):
+    found = json.loads((unbroken[0] / runs.SUMMARY).read_text())[runs.BOX_BUDGET]
+    assert found == {"share": 0.75, "windows": 12, "without": 3}
+
+
 def test_loss_falls_and_every_line_says_what_was_hidden(unbroken):
     lines = [line for line in read_metrics(unbroken[0] / runs.METRICS) if line["split"] == "train"]
     assert [line["step"] for line in lines] == list(range(1, 25))
