@@ -17,4 +17,6 @@ from mmdiff.training.text_config import TextPretrainConfig, paper_text_pretraini
 
 
 def get_config(method: str = "difference") -> TextPretrainConfig:
-    return paper_text_pretraining(method, texts=4_169)
+    config = paper_text_pretraining(method, texts=4_169)
+    config.objective.end_task_metric = "accuracy"
+    return config

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from mmdiff.data.text_corpora import Text
 from mmdiff.data.text_tokens import TokenizedText, word_spans
 
-GLUED = "##"  # before a word that has no space before it in its text; no word begins with it
+GLUED = "+ "  # before a word that has no space before it in its text; no word holds a space
 
 
 class TextBatch(NamedTuple):
@@ -47,7 +47,7 @@ def words_of_text(text: str, rule: str = "letters") -> list[str]:
 
 
 def standing_words(text: str, rule: str = "letters") -> list[str]:
-    """Its words as they stand in it, for a vocabulary that tells them apart: "The (X-ray)" is The, ##(, ##X, ##-, ##ray, ##).
+    """Its words as they stand in it, for a vocabulary that tells them apart: "The (X-ray)" is The, (, + X, + -, + ray, + ).
 
     Capitals are kept, and GLUED is put before a word that has no space before it, unless it is the first. By "spaces", full stops
     and commas around a word are left out, as the authors' code does before it compares words.

@@ -168,12 +168,14 @@ def _told_important(tagger: PretrainedText, own: Sequence[TokenizedText], doing:
 def important_words(texts: Sequence[Text], examples: Sequence[TextBatch], rule: str = "letters") -> str:
     """The marks as CoNLL lines, a word and its tag each: what the second model is finetuned on.
 
-    A word is marked where one of its tokens is; words that follow each other are one entity.
+    A word is marked where one of its tokens is; words that follow each other are one entity. Words behind the window, of
+    which nothing is known, are left out.
     """
     lines = []
     for text, example in zip(texts, examples, strict=True):
         marked, before = set(example.word[example.importance > 0].tolist()), False
-        for number, (start, end) in enumerate(word_spans(text.text, rule), start=1):
+        read = word_spans(text.text, rule)[: int(example.word.max(initial=0))]
+        for number, (start, end) in enumerate(read, start=1):
             tag = f"{'I' if before else 'B'}-{IMPORTANT}" if number in marked else "O"
             lines.append(f"{text.text[start:end]}\t{tag}")
             before = number in marked

@@ -30,13 +30,13 @@ class WordMaskingConfig:
     """What to hide of a text, and how. The defaults are the paper's; `official_code` changes the marked ones (*)."""
 
     strategy: str = "difference"  # a row of WORD_STRATEGIES, an entry point, or package.module:function
-    ratio: float = 0.25  # (*0.15) share of a text's tokens that is hidden, at least one; special ones not counted
+    ratio: float = 0.25  # (*0.15) share that is hidden of the tokens that may be, at least one
     alpha: float = 1.0  # at most this share of the budget goes to what the strategy wants, the rest is uniform
     noise: float = 1.0  # 1: sampled in proportion to the weights (equation 4); 0: the highest weights
     weights: str = "similarity"  # of words for `difference`; (*) rank: in equal steps from the most similar of the text
     words: str = "letters"  # how texts are split into words: of letters and digits, or (*) by "spaces"
     punctuation: str = "kept"  # of every method: words without a letter or digit are never hidden, or (*) as any word
-    whole_words: bool = True  # the tokens of a word fall together (*), or one by one, whatever the strategy
+    whole_words: bool = True  # of strategies that look at weights: a word's tokens fall together, or (*) one by one
     fill: bool = True  # what the strategy wants too little of is filled up uniformly; or less than the ratio is hidden
     static: bool = True  # one draw per text, as in the paper, or a fresh one each step
     replacement: str = "random"  # hidden tokens become random ones, (*) 80-10-10 as in BERT, or the mask token
@@ -209,7 +209,7 @@ def mask_tokens(key: Key[Array, ""], tokens: Tokens, config: WordMaskingConfig) 
     """
     strategy = find(config.strategy)
     wanted_key, rest_key, tokens = *jax.random.split(key), tokens._replace(key=jax.random.fold_in(key, 2))
-    if not config.whole_words:
+    if not config.whole_words and "weight" in strategy.looks_at:
         strategy = strategy._replace(group=each_token)
     score, group = ask(config.strategy, strategy, tokens, tokens.word.shape[0], "tokens")
     maskable, inside = tokens.word > 0, tokens.entity > 0
@@ -218,7 +218,7 @@ def mask_tokens(key: Key[Array, ""], tokens: Tokens, config: WordMaskingConfig) 
         return TokenMask(hidden, group, whole)
     if strategy.one_group:
         return TokenMask(_one_group(wanted_key, score, group, maskable & (score > -jnp.inf)), group, inside)
-    if config.weights == "rank" and "weight" in strategy.looks_at:
+    if config.weights == "rank" and strategy.score is anchor_similarity:
         score = _log_ranks(score, tokens.word)
     if strategy.entity_weights:
         score = jnp.log(jnp.where(inside, config.entity_weight, config.base_weight))
@@ -230,7 +230,7 @@ def mask_tokens(key: Key[Array, ""], tokens: Tokens, config: WordMaskingConfig) 
     cap = jnp.asarray(np.floor(config.alpha * budgets + EXACT).astype(np.int32))[count]
     hidden = choose(wanted_key, score, group, maskable & (score > -jnp.inf), cap, config.noise)
     if config.fill:
-        alone = tokens.word if config.whole_words and strategy.group is not each_token else each_token(tokens)
+        alone = each_token(tokens) if strategy.group is each_token else tokens.word
         hidden |= choose(rest_key, equal(tokens), alone, maskable & ~hidden, budget - hidden.sum())
     return TokenMask(hidden, group, inside)
 

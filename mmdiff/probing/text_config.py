@@ -23,7 +23,6 @@ TEXT_PROBE_PRESETS: dict[str, dict[str, object]] = {
     "paper": {
         "mode": "finetune",
         "model.head": "trained",
-        "model.dropout": 0.3,
         "optimizer.learning_rate": 1e-6,
         "optimizer.clip": 1.0,
         "train.epochs": 10,

@@ -29,7 +29,7 @@ from mmdiff.reports.collect import (
 from mmdiff.reports.hidden_words import HIDDEN_WORDS, HiddenWords, read_hidden_words
 from mmdiff.reports.significance import Sample
 from mmdiff.reports.text_predictions import pooled, read_sample
-from mmdiff.training.text_presets import TEXT_METHODS
+from mmdiff.training.text_presets import TEXT_METHODS, TEXT_PRESETS
 
 SCORES = {"accuracy": "accuracy", "micro_f1": "micro F1", "macro_f1": "macro F1"}
 # Of a configuration, what tells no methods apart: where things lie, how it was computed and looked at, and the seed.
@@ -216,11 +216,12 @@ def method_of(config: dict | None) -> str:
     if config is None:
         return "none"
     flat = flattened(config)
-    fitting = [
-        name for name, fields in TEXT_METHODS.items() if all(flat.get(path) == value for path, value in fields.items())
-    ]
+    # What a preset sets is no method's choice.
+    preset = TEXT_PRESETS.get(str(flat.get("preset")), {})
+    said = {name: {p: v for p, v in fields.items() if p not in preset} for name, fields in TEXT_METHODS.items()}
+    fitting = [name for name, fields in said.items() if all(flat.get(path) == value for path, value in fields.items())]
     # Of two that fit, the one that says more.
-    best = max(fitting, key=lambda name: len(TEXT_METHODS[name]), default=None)
+    best = max(fitting, key=lambda name: len(said[name]), default=None)
     return best or str(flat.get("masking.strategy", "unknown"))
 
 

@@ -35,7 +35,7 @@ from mmdiff.training.pretrain import keep_anchors, run_keys
 from mmdiff.training.sharding import make_mesh
 from mmdiff.training.text_config import TextPretrainConfig, within_positions
 from mmdiff.training.text_inputs import Examples, make_examples, needs_terms, open_tokenizer
-from mmdiff.training.text_presets import AUTHORS_ENCODER
+from mmdiff.training.text_presets import AUTHORS_ENCODER, OFFICIAL_STRATEGIES
 from mmdiff.whole_files import write_whole
 
 TRAINED = ("encoder", "mlm_head")  # parts of a model; others, such as a pooler, are kept as they came
@@ -138,7 +138,7 @@ def pretrain_text(
     )
     ending = run_loop(position, training, train, mesh, workdir, watch, progress_bar)
     if hosts.first():
-        if "importance" in find(config.masking.strategy).looks_at:
+        if examples.marked:
             _keep_marks(workdir / runs.MARKS, examples, config.masking.words)
         hidden = hidden_words(objective, examples, step_key) | {"labels": list(corpus.labels)}
         write_whole(workdir / runs.HIDDEN_WORDS, (json.dumps(hidden, indent=1) + "\n").encode())
@@ -164,6 +164,11 @@ def _keep_marks(folder: Path, examples: Examples, rule: str) -> None:
 
 def settled(config: TextPretrainConfig) -> TextPretrainConfig:
     """The configuration with all named that stands for something else: words are compared by the model itself, by default."""
+    if config.preset == "official_code" and config.masking.strategy not in OFFICIAL_STRATEGIES:
+        raise ConfigError(
+            f"preset 'official_code' is what the authors' code does for {', '.join(OFFICIAL_STRATEGIES)}; for "
+            f"masking.strategy={config.masking.strategy!r} leave it out"
+        )
     looks = "weight" in find(config.masking.strategy).looks_at
     own = config.model.checkpoint if looks and not config.anchors.text_encoder else config.anchors.text_encoder
     if looks and own == AUTHORS_ENCODER and not Path(own).is_dir():

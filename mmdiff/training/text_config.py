@@ -72,8 +72,8 @@ def within_positions(config, positions: int, checkpoint: str | Path):
 def paper_text_pretraining(method: str, texts: int = 0) -> TextPretrainConfig:
     """The paper's continued pretraining on text (arXiv 2305.14577, table 4) by a row of TEXT_METHODS, or another strategy.
 
-    Learning rate 1e-4, 150 epochs, an evaluation every 30 updates and patience 20 are the paper's; batches of 512 texts,
-    decay and warm-up its code's, betas RoBERTa's (arXiv 1907.11692).
+    Learning rate 1e-4, 150 epochs and patience 20 are the paper's; an evaluation every 30 updates (the paper says epochs),
+    batches of 512 texts, decay and warm-up its code's, betas RoBERTa's (arXiv 1907.11692).
 
     Raises StrategyError for a name, not `package.module:function`, that is neither.
     """

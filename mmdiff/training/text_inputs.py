@@ -34,6 +34,7 @@ class Examples(NamedTuple):
     made: dict[str, list[TextBatch]]
     lengths: tuple[int, ...]
     labels: tuple[str, ...]  # that enter pretraining
+    marked: bool  # whether importance is the marks of a classifier of texts
     read_alike: (
         float | None
     )  # share of words that are compared by the tokens that the texts have, where the model compares
@@ -70,7 +71,7 @@ def make_examples(
     _check_texts(config, texts, tokenized)
     train, strategy, asks_terms = texts["train"], find(config.masking.strategy), needs_terms(config)
     looks_at, rule = strategy.looks_at, config.masking.words
-    anchors, share, look = None, None, Annotations(words=rule, labels=_asked_labels(config, corpus))
+    anchors, share, marked, look = None, None, False, Annotations(words=rule, labels=_asked_labels(config, corpus))
     terms = config.masking.entities or TAGS
     if "weight" in looks_at or (asks_terms and terms == ANCHORS):
         encoder = load_text_encoder(config.anchors.text_encoder, config.anchors.pool) if "weight" in looks_at else None
@@ -91,6 +92,7 @@ def make_examples(
         look = look._replace(attention=attention)
     if "importance" in looks_at:
         classifier = read_text_model(config.masking.classifier)
+        marked = classifier.head == "sequence" and config.masking.selective_rule == "buffer"
         importance = token_importance(
             classifier,
             everything,
@@ -107,7 +109,7 @@ def make_examples(
     if strategy.one_group:
         texts, by_split = _with_terms(config, texts, by_split)
     lengths = bucket_lengths([len(x.tokens) for x in by_split["train"]], config.data.buckets, multiple=4)
-    return Examples(texts, by_split, lengths, look.labels, share, anchors)
+    return Examples(texts, by_split, lengths, look.labels, marked, share, anchors)
 
 
 def needs_terms(config: TextPretrainConfig) -> bool:

@@ -1,6 +1,7 @@
 """What each preset of continued pretraining on text sets, and each method of the paper's tables."""
 
 AUTHORS_ENCODER = "bert-base-uncased"
+OFFICIAL_STRATEGIES = ("difference", "random_token", "random_word")  # that `official_code` goes with
 
 # What a preset sets; everything else keeps its default, which is what the paper says. It does not say how words that occur
 # once are kept from being anchors: anchors.shortlist is ours (docs/text.md), and anchors.shortlist=0 its equations alone.

@@ -144,6 +144,9 @@ def test_marks_are_a_corpus_of_tagged_words(tmp_path):
     (first, second) = read_corpus(tmp_path).splits["train"]
     assert first.tags == ("O", "B-IMPORTANT", "O", "B-IMPORTANT", "I-IMPORTANT")
     assert second.tags == ("O", "O", "O", "B-IMPORTANT", "O", "O")
+    # Of words behind the window nothing is known.
+    short = examples[0]._replace(word=np.where(examples[0].word > 2, 0, examples[0].word))
+    assert important_words(texts[:1], [short]) == "<<\tO\nLithium\tB-IMPORTANT\n\n"
 
 
 def test_padding_and_other_texts_change_nothing(classifier, cache):

@@ -145,6 +145,17 @@ def test_ranks_stand_for_similarities_in_the_official_code():
     np.testing.assert_allclose(found, weight / weight.sum(), atol=0.03)
 
 
+def test_ranks_leave_a_strategy_of_ones_own_as_it_is():
+    own = {"strategy": "test_word_strategies:first_tokens", "noise": 0.0, "whole_words": False, "ratio": 0.3}
+    masks = draw(config(**own, weights="rank"), 5)
+    assert (np.flatnonzero(masks[0]) == np.flatnonzero(MASKABLE)[:3]).all()
+
+
+def first_tokens(text: Tokens) -> jax.Array:
+    """A strategy of one's own: earlier tokens are wanted more."""
+    return -jnp.arange(text.word.shape[0], dtype=jnp.float32)
+
+
 def test_alpha_is_the_most_that_the_strategy_gets():
     masks = draw(config("salient_filled", ratio=0.4, alpha=0.5))
     assert (masks[:, ENTITY > 0].sum(axis=1) >= 2).all()

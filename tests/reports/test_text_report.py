@@ -12,7 +12,7 @@ from mmdiff.errors import UserError
 from mmdiff.reports import report, text_paper
 from mmdiff.reports.text_predictions import count_classes, count_entities, count_units, macro_f1, micro_f1
 from mmdiff.reports.text_results import APART, method_of
-from mmdiff.training.text_presets import TEXT_METHODS
+from mmdiff.training.text_presets import TEXT_METHODS, TEXT_PRESETS
 
 
 @pytest.fixture
@@ -180,6 +180,15 @@ def test_what_cannot_be_read_is_left_out_with_a_reason(tmp_path):
 def test_a_runs_configuration_says_its_method(method):
     assert method_of(run_config(method)) == method
     assert method in text_paper.TEXT_METHODS and method_of(None) == "none"
+
+
+def test_what_a_preset_sets_is_no_method():
+    """The authors draw tokens one by one: their difference-masking is still the row of the paper's main table."""
+    config = run_config("difference") | {"preset": "official_code"}
+    for path, value in TEXT_PRESETS["official_code"].items():
+        section, name = path.split(".")
+        config[section] = config.get(section, {}) | {name: value}
+    assert method_of(config) == "difference"
 
 
 def test_a_strategy_of_ones_own_is_its_own_name(tmp_path):

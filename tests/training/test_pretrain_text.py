@@ -218,6 +218,8 @@ def test_the_official_code_differs_where_it_does(inputs):
     apply_preset(made, "official_code")
     with pytest.raises(ConfigError, match="the authors compare words by bert-base-uncased"):
         settled(made)
+    with pytest.raises(ConfigError, match="is what the authors' code does for difference, random_token, random_word"):
+        settled(dataclasses.replace(made, masking=dataclasses.replace(made.masking, strategy="span")))
     made.anchors.text_encoder = made.model.checkpoint
     assert (made.masking.punctuation, made.masking.words) == ("hidden", "spaces")
     assert (made.masking.ratio, made.masking.weights, made.anchors.pool) == (0.15, "rank", "pooler")
