@@ -122,6 +122,8 @@ def run() -> None:
             "anchors.shortlist": 0,
             "anchors.min_count": min_count,
             "anchors.unigrams": options.data / "unigrams/count_1w.txt.gz",
+            "masking.entities": "anchors" if kind == "text_classification" else "conll",  # of MSLM
+            "masking.punctuation": "hidden",
             "data.buckets": 3,
             "model.checkpoint": minilm(),
             "model.dtype": "float32",
