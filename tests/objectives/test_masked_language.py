@@ -211,7 +211,7 @@ def test_weights_of_terms(inside, outside):
 
 @pytest.mark.parametrize(
     ("changed", "said"),
-    [({"weighting": "loud"}, "known: equal, terms, mslm"), ({"dropout": 1.0}, "dropout=1.0"), ({"importance_texts": 0}, "more than 0")],
+    [({"weighting": "loud"}, "known: equal, terms, mslm"), ({"dropout": 1.0}, "dropout=1.0"), ({"importance_texts": 0}, "at least 1")],
 )  # fmt: skip
 def test_values_that_mean_nothing_are_refused(changed, said):
     with pytest.raises(ValueError, match=said):
