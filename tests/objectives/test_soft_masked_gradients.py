@@ -66,6 +66,7 @@ def batch_of(seed, size=4, length=8):
         ngram=none.astype(np.int32),
         attention=none,
         importance=none,
+        label=np.zeros(size, np.int32),
     )
 
 
