@@ -33,12 +33,12 @@ class Examples(NamedTuple):
     texts: dict[str, list[Text]]
     made: dict[str, list[TextBatch]]
     lengths: tuple[int, ...]
-    labels: tuple[str, ...]  # that enter pretraining
-    marked: bool  # whether importance is the marks of a classifier of texts
-    read_alike: (
-        float | None
-    )  # share of words that are compared by the tokens that the texts have, where the model compares
-    anchors: WordAnchors | None
+    anchors: WordAnchors | None = None
+    labels: tuple[str, ...] = ()  # that enter pretraining
+    marked: bool = False  # importance is the marks of a classifier of texts
+    read_alike: float | None = (
+        None  # share of words compared by the tokens that the texts have, where the model compares
+    )
 
 
 def open_tokenizer(config: TextPretrainConfig, model: PretrainedText) -> TextTokenizer:
@@ -109,7 +109,7 @@ def make_examples(
     if strategy.one_group:
         texts, by_split = _with_terms(config, texts, by_split)
     lengths = bucket_lengths([len(x.tokens) for x in by_split["train"]], config.data.buckets, multiple=4)
-    return Examples(texts, by_split, lengths, look.labels, marked, share, anchors)
+    return Examples(texts, by_split, lengths, anchors, look.labels, marked, share)
 
 
 def needs_terms(config: TextPretrainConfig) -> bool:

@@ -15,7 +15,7 @@ from mmdiff.data.text_corpora import Text
 from mmdiff.data.text_examples import Annotations, text_examples
 from mmdiff.data.text_tokens import TokenizedText, word_spans
 from mmdiff.errors import UserError
-from mmdiff.masking.word_strategies import WordMaskingConfig
+from mmdiff.masking.word_strategies import TokenMask, WordMaskingConfig
 from mmdiff.models.text_encoder import TextEncoderConfig, TextModel
 from mmdiff.objectives.masked_language import MaskedLanguage, MaskedLanguageConfig
 from mmdiff.reports import report
@@ -266,9 +266,12 @@ def test_what_pretraining_writes_is_read(tmp_path, monkeypatch):
     spans = np.array([(0, 0), *word_spans(texts[0].text)[:5], (0, 0)], np.int32)
     tokenized = [TokenizedText(words + 5, words, spans[:, 0].copy(), spans[:, 1].copy(), False)] * len(texts)
     made = text_examples(texts, tokenized, Annotations(weight=lambda word: float(word == "tree")))
-    hidden = [(example, np.isin(example.word, [2, 5] if n % 2 else [3])) for n, example in enumerate(made)]
+    masks = [np.isin(example.word, [2, 5] if n % 2 else [3]) for n, example in enumerate(made)]
+    hidden = [
+        (example, TokenMask(mask, example.word, example.entity > 0)) for example, mask in zip(made, masks, strict=True)
+    ]
     monkeypatch.setattr(pretrain_text, "drawn_masks", lambda *_: iter(hidden))
-    examples = pretrain_text.Examples({"train": texts}, {"train": made}, (8,), None)
+    examples = pretrain_text.Examples({"train": texts}, {"train": made}, (8,))
     sizes = TextEncoderConfig(
         vocab_size=9, hidden_size=4, layers=1, heads=1, intermediate_size=4, positions=9, token_types=1
     )
