@@ -22,10 +22,10 @@ class OptimizerConfig:
     b1: float = 0.9
     b2: float = 0.98
     eps: float = 1e-6
-    clip: float = 0.0  # a gradient with a greater 2-norm over all parameters is scaled down to it; 0: none is
     decay: float = 0.1
     decay_towards: str = "initial"  # initial weights, or zero
     state: str = "float32"  # of Adam's moments and the initial weights, or (*) the original's "compact" bfloat16
+    clip: float = 0.0  # a gradient with a greater 2-norm over all parameters is scaled down to it; 0: none is
 
     def validate(self) -> None:
         """Raises ValueError, with what is allowed, for a value that means nothing."""
