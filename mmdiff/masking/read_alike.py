@@ -1,4 +1,4 @@
-"""An encoder and texts in, the share of words that it compares by the tokens that the texts have out."""
+"""Checks that a text encoder compares words by the same tokens as their texts have."""
 
 import logging
 from collections.abc import Sequence

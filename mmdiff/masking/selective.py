@@ -1,4 +1,4 @@
-"""Texts and a model finetuned on their task in, which tokens matter to the task out (Selective Masking, arXiv 2004.09733).
+"""Finds the tokens that matter to a task, by a model finetuned on it (Selective Masking, arXiv 2004.09733).
 
 The method marks tokens of labelled texts by a classifier of texts, and those of texts without labels by a second model that
 was trained to tell the marks of the first.

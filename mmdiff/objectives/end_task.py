@@ -1,4 +1,4 @@
-"""Masked texts whose labels are known in, the loss of predicting hidden tokens plus that of telling the labels out.
+"""The objective of continued pretraining on labelled texts: masked language plus the loss of the end task.
 
 This is what the authors' continued pretraining on text does in each update (their `autoaux.py`, after AANG, arXiv 2205.14082):
 labels enter pretraining, and the classifier that is finetuned afterwards is trained already.
@@ -10,11 +10,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from mmdiff.data.text_examples import TextBatch
 from mmdiff.models.text_encoder import TextModel
-from mmdiff.objectives.masked_language import Drawn, MaskedLanguage, Scored
+from mmdiff.objectives.masked_language import Drawn, MaskedLanguage, Scored, mean_where
 
 
 class Represented(NamedTuple):
@@ -62,12 +62,12 @@ class EndTask:
         drawn, scored, losses, predicted, label = represented
         language, metrics = self.language.reduce(scored, drawn)
         told = label > 0
-        end_task = _mean(losses, told)
+        end_task = mean_where(losses, told)
         loss = language + self.weight * end_task
         metrics |= self.language.about_masks(drawn) | {
             "loss": loss,
             "end_task_loss": end_task,
-            "end_task_accuracy": _mean(predicted == label - 1, told),
+            "end_task_accuracy": mean_where(predicted == label - 1, told),
         }
         return loss, metrics | ({"predicted": predicted, "label": label} if self.deterministic else {})
 
@@ -83,7 +83,3 @@ class EndTask:
     def without_dropout(self) -> "EndTask":
         """The same objective as validation measures it."""
         return dataclasses.replace(self, language=self.language.without_dropout(), deterministic=True)
-
-
-def _mean(x: Array, where: Bool[Array, "*n"]) -> Float[Array, ""]:
-    return jnp.sum(jnp.where(where, x, 0)) / jnp.maximum(where.sum(), 1)

@@ -168,9 +168,9 @@ class MaskedLanguage:
         # Of what nobody looks at a text holds nothing.
         looks_at = find(self.masking.strategy).looks_at
         if "weight" in looks_at:
-            metrics["hidden_similarity"] = _mean(drawn.similarity, hidden)
+            metrics["hidden_similarity"] = mean_where(drawn.similarity, hidden)
         if "entities" in looks_at or self.config.weighting != "equal":
-            metrics["hidden_in_terms"] = _mean(drawn.in_term, hidden)
+            metrics["hidden_in_terms"] = mean_where(drawn.in_term, hidden)
         return metrics
 
     def score(
@@ -202,10 +202,14 @@ class MaskedLanguage:
             valid = jnp.take_along_axis(drawn.valid, drawn.place, axis=1)
             weighed = jnp.where(valid, jnp.where(hidden, weight, 1.0) * scored.loss, 0).sum(axis=1)
             of_text = weighed / jnp.maximum(drawn.valid.sum(axis=1), 1) * (1 + hidden.sum(axis=1))
-            loss = _mean(of_text, drawn.valid.any(axis=1))
+            loss = mean_where(of_text, drawn.valid.any(axis=1))
         else:
             loss = jnp.sum(jnp.where(hidden, weight * scored.loss, 0)) / jnp.maximum(weight.sum(), 1e-9)
-        metrics = {"loss": loss, "masked_loss": _mean(scored.loss, hidden), "accuracy": _mean(scored.right, hidden)}
+        metrics = {
+            "loss": loss,
+            "masked_loss": mean_where(scored.loss, hidden),
+            "accuracy": mean_where(scored.right, hidden),
+        }
         return loss, metrics
 
     def most_places(self, length: int) -> int:
@@ -268,5 +272,6 @@ class MaskedLanguage:
         return dataclasses.replace(self, model=self.model.clone(config=self.model.config._replace(**changed)))
 
 
-def _mean(x: Array, where: Bool[Array, "*n"]) -> Float[Array, ""]:
+def mean_where(x: Array, where: Bool[Array, "*n"]) -> Float[Array, ""]:
+    """The mean over the places that are true; 0 where none is."""
     return jnp.sum(jnp.where(where, x, 0)) / jnp.maximum(where.sum(), 1)

@@ -348,7 +348,7 @@ class MaskedVideo:
     ) -> PatchMask:
         """What a step with these arguments hides; only strategies that look at features need parameters."""
         told = None
-        if "features" in find(self.masking.strategy).looks_at:
+        if not self.draws_apart:
             clips = to_clips(batch, self.model.config.patch_size, self.config.attend_to_padding)
             told = see(self.model, telling(params), clips)
         return self.masks_of(batch, key, step, told)

@@ -1,4 +1,4 @@
-"""A placed batch in, what a step hides of it out: by a program of its own, so that all strategies share the step's."""
+"""Draws masks by a program of its own, so that all strategies share the compiled program of the step."""
 
 import jax
 import jax.numpy as jnp

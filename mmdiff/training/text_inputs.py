@@ -1,4 +1,4 @@
-"""A corpus, a vocabulary and a configuration in, the examples of continued pretraining on text out."""
+"""Makes the examples of continued pretraining on text, with all that the strategy looks at."""
 
 import itertools
 import logging
@@ -36,9 +36,7 @@ class Examples(NamedTuple):
     anchors: WordAnchors | None = None
     labels: tuple[str, ...] = ()  # that enter pretraining
     marked: bool = False  # importance is the marks of a classifier of texts
-    read_alike: float | None = (
-        None  # share of words compared by the tokens that the texts have, where the model compares
-    )
+    read_alike: float | None = None  # share of words compared by the texts' own tokens, where the model compares
 
 
 def open_tokenizer(config: TextPretrainConfig, model: PretrainedText) -> TextTokenizer:
@@ -113,6 +111,7 @@ def make_examples(
 
 
 def needs_terms(config: TextPretrainConfig) -> bool:
+    """Whether the strategy or the loss looks at the domain's terms."""
     return "entities" in find(config.masking.strategy).looks_at or config.objective.weighting != "equal"
 
 
